@@ -1,0 +1,1 @@
+"""What an appointment is: commands, events, state, legal moves. Pure: no clock, no chance, no IO, no logging."""

@@ -1,0 +1,1 @@
+"""The `/api/v2` provider as a real HTTP server with scripted faults and a ledger."""

@@ -1,0 +1,1 @@
+"""The event log: tables, recorder, group-commit journal, open work."""
