@@ -1,0 +1,156 @@
+"""Commands: what may be asked of an appointment, checked at the border with limits. Imperative, frozen, total."""
+
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Annotated, Any, Self, TypeVar
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, TypeAdapter, ValidationError, model_validator
+
+from domain.errors import InvalidFields
+from domain.provider import Party, Value
+
+DURATION_MAX = timedelta(days=366)
+YEARS = (1970, 2200)
+
+
+def _printable(text: str) -> str:
+    if any((ord(c) < 32 and c not in "\t\n") or 0x7F <= ord(c) < 0xA0 or 0xD800 <= ord(c) < 0xE000 for c in text):
+        raise ValueError("holds control characters")
+    return text
+
+
+def _known_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ValueError, OSError, KeyError) as unknown:
+        raise ValueError(f"no such IANA time zone: {name!r}; one would be 'Europe/Berlin'") from unknown
+    return name
+
+
+def _utc(instant: datetime) -> datetime:
+    if not YEARS[0] <= instant.year < YEARS[1]:
+        raise ValueError(f"the year must lie in {YEARS[0]}..{YEARS[1] - 1}")
+    offset = instant.utcoffset()
+    return (instant.replace(tzinfo=None) - offset).replace(tzinfo=_UTC) if offset else instant.replace(tzinfo=_UTC)
+
+
+_UTC = ZoneInfo("UTC")
+
+Text255 = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_printable)]
+Reason = Annotated[str, StringConstraints(max_length=500), AfterValidator(_printable)]
+Instant = Annotated[AwareDatetime, AfterValidator(_utc)]
+TimeZoneName = Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(_known_zone)]
+Key = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,255}$")]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:@-]{1,128}$")]
+MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=40), AfterValidator(_printable)]
+MetadataValue = Annotated[str, StringConstraints(max_length=500), AfterValidator(_printable)]
+
+
+class PolicyOverride(Value):
+    """What one booking may set otherwise than its saga. Times in milliseconds."""
+
+    attempts_max: int | None = Field(default=None, ge=1, le=100)
+    timeout_ms: int | None = Field(default=None, ge=10, le=300_000)
+    backoff_ms: int | None = Field(default=None, ge=0, le=3_600_000)
+
+
+class BookAppointment(Value):
+    """Book this. Times are instants; `time_zone` is the IANA zone in which people read them."""
+
+    calendar: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,64}$")]
+    start: Instant
+    end: Instant
+    time_zone: TimeZoneName
+    summary: Text255
+    location: Annotated[str, StringConstraints(max_length=255), AfterValidator(_printable)] | None = None
+    organizer: Party | None = None
+    attendees: Annotated[tuple[Party, ...], Field(max_length=50)] = ()
+    metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=50)] = Field(default_factory=dict)
+    deadline_ms: Annotated[int, Field(ge=100, le=86_400_000)] | None = None
+    all_day: bool = False
+    recurrence: Annotated[str, StringConstraints(min_length=1, max_length=500), AfterValidator(_printable)] | None = None
+    policy: PolicyOverride | None = None
+
+    @model_validator(mode="after")
+    def _check_times(self) -> Self:
+        check_times(self.start, self.end)
+        return self
+
+
+class CancelAppointment(Value):
+    """Cancel it, whatever its provider says by then."""
+
+    reason: Reason = ""
+
+
+class RescheduleAppointment(Value):
+    """Move it to another time; without `time_zone` it keeps the one that it has."""
+
+    start: Instant
+    end: Instant
+    time_zone: TimeZoneName | None = None
+
+    @model_validator(mode="after")
+    def _check_times(self) -> Self:
+        check_times(self.start, self.end)
+        return self
+
+
+class OperatorAction(StrEnum):
+    """What an operator may do by hand."""
+
+    RETRY = "retry"
+    SKIP = "skip"
+    FORCE_COMPLETE = "force_complete"
+    COMPENSATE = "compensate"
+    PARK = "park"
+    RESUME = "resume"
+
+
+class Act(Value):
+    """An operator's action; who and why are part of it."""
+
+    action: OperatorAction
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=500), AfterValidator(_printable)]
+    step: Name | None = None
+
+
+class Request(Value):
+    """Who asks, under which key, in which conversation."""
+
+    tenant: Name = "default"
+    actor: Name = "anonymous"
+    key: Key
+    correlation_id: Annotated[str, StringConstraints(max_length=128), AfterValidator(_printable)] | None = None
+    action_label: Annotated[str, StringConstraints(max_length=64)] | None = None
+    expected_version: int | None = Field(default=None, ge=0)
+
+
+T = TypeVar("T")
+Command = BookAppointment | CancelAppointment | RescheduleAppointment | Act
+
+
+def check_times(start: datetime, end: datetime) -> None:
+    """Raise ValueError unless `end` follows `start` by at most 366 days."""
+    if end <= start:
+        raise ValueError("end must be later than start")
+    if end - start > DURATION_MAX:
+        raise ValueError(f"an appointment lasts at most {DURATION_MAX.days} days")
+
+
+def parse(model: type[T], fields: Any) -> T:
+    """Check outside data against a command model; raises `InvalidFields` with one (pointer, detail) for each fault."""
+    try:
+        return TypeAdapter(model).validate_python(fields)
+    except ValidationError as faults:
+        raise refusal(faults) from None
+
+
+def refusal(faults: ValidationError) -> InvalidFields:
+    """A validation error as a refusal: (JSON pointer, detail) pairs without the input values."""
+    errors = tuple(
+        ("/" + "/".join(str(part) for part in fault["loc"]), fault["msg"].removeprefix("Value error, "))
+        for fault in faults.errors(include_input=False, include_url=False)
+    )
+    return InvalidFields("; ".join(f"{pointer}: {detail}" for pointer, detail in errors), errors)
