@@ -1,11 +1,19 @@
 """Commands: what may be asked of an appointment, checked at the border with limits. Imperative, frozen, total."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Self, TypeVar
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from domain.errors import InvalidFields
 from domain.provider import Party, Value
@@ -31,11 +39,8 @@ def _known_zone(name: str) -> str:
 def _utc(instant: datetime) -> datetime:
     if not YEARS[0] <= instant.year < YEARS[1]:
         raise ValueError(f"the year must lie in {YEARS[0]}..{YEARS[1] - 1}")
-    offset = instant.utcoffset()
-    return (instant.replace(tzinfo=None) - offset).replace(tzinfo=_UTC) if offset else instant.replace(tzinfo=_UTC)
+    return instant.astimezone(UTC)
 
-
-_UTC = ZoneInfo("UTC")
 
 Text255 = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_printable)]
 Reason = Annotated[str, StringConstraints(max_length=500), AfterValidator(_printable)]
@@ -69,7 +74,9 @@ class BookAppointment(Value):
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=50)] = Field(default_factory=dict)
     deadline_ms: Annotated[int, Field(ge=100, le=86_400_000)] | None = None
     all_day: bool = False
-    recurrence: Annotated[str, StringConstraints(min_length=1, max_length=500), AfterValidator(_printable)] | None = None
+    recurrence: Annotated[str, StringConstraints(min_length=1, max_length=500), AfterValidator(_printable)] | None = (
+        None
+    )
     policy: PolicyOverride | None = None
 
     @model_validator(mode="after")

@@ -1,0 +1,397 @@
+"""An appointment's state: the fold of its stream, and nothing else. `evolve` is the only way from one to the next."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import assert_never
+from uuid import UUID
+
+from domain import events as e
+from domain.commands import OperatorAction, PolicyOverride
+from domain.lifecycle import BACKWARD, State, move
+from domain.provider import BookingDetails, BookingStatus, ProviderBooking
+
+
+class Progress(StrEnum):
+    """How far one step's operation is."""
+
+    READY = "ready"
+    RUNNING = "running"
+    ATTEMPT_FAILED = "attempt_failed"
+    WAITING = "waiting"
+    PENDING = "pending"
+    DOUBT = "doubt"
+    GIVEN_UP = "given_up"
+    DONE = "done"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class StepState:
+    """One operation of one step: attempts, what is known of the booking, and since when the outcome is unknown."""
+
+    name: str
+    progress: Progress = Progress.READY
+    attempts: int = 0
+    forgiven: int = 0
+    """Attempts that do not count against the budget: interrupted ones, and those before an operator's retry."""
+    due_at: datetime | None = None
+    booking: ProviderBooking | None = None
+    doubt_since: datetime | None = None
+    in_flight_seen: bool = False
+    failure: e.StepAttemptFailed | None = None
+    give_up: e.EndReason | None = None
+
+    @property
+    def spent(self) -> int:
+        """Attempts that count against the budget."""
+        return self.attempts - self.forgiven
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """A call that was announced and whose outcome is not recorded."""
+
+    step: str
+    operation: e.Operation
+    operation_id: str
+    attempt: int
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A reschedule under way."""
+
+    start: datetime
+    end: datetime
+    time_zone: str
+    deadline_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Appointment:
+    """Everything that is true of one appointment at one version (0: nothing yet)."""
+
+    id: UUID
+    version: int = 0
+    state: State = State.INIT
+    parked: bool = False
+    parked_reason: str = ""
+    reason: e.EndReason | None = None
+    detail: str = ""
+    tenant: str = ""
+    definition: str = ""
+    provider: str = ""
+    details: BookingDetails | None = None
+    policy: PolicyOverride | None = None
+    deadline_at: datetime | None = None
+    cleanup_until: datetime | None = None
+    deferred_until: datetime | None = None
+    forced: bool = False
+    actions: tuple[StepState, ...] = ()
+    undos: tuple[StepState, ...] = ()
+    moving: Move | None = None
+    move_step: StepState | None = None
+    rounds: int = 0
+    """Reschedules asked for, and late successes: each gets operation ids of its own."""
+    in_flight: InFlight | None = None
+    keys: tuple[tuple[str, str], ...] = ()
+    """(idempotency key, fingerprint) of every command that was accepted."""
+    webhooks: tuple[str, ...] = ()
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    correlation_id: str = ""
+    action_label: str | None = None
+    key: str = ""
+
+    def action(self, step: str) -> StepState:
+        """A step's action; a fresh one when it has not begun."""
+        return _find(self.actions, step)
+
+    def undo(self, step: str) -> StepState:
+        """A step's compensation; a fresh one when it has not begun."""
+        return _find(self.undos, step)
+
+    @property
+    def booking(self) -> ProviderBooking | None:
+        """The booking as it was last seen at the provider."""
+        return next((s.booking for s in self.actions if s.booking is not None), None)
+
+
+WEBHOOKS_KEPT = 64
+FLIGHT_GRACE = timedelta(seconds=1)
+
+
+def _find(steps: tuple[StepState, ...], name: str) -> StepState:
+    for step in steps:
+        if step.name == name:
+            return step
+    return StepState(name)
+
+
+def _put(steps: tuple[StepState, ...], changed: StepState) -> tuple[StepState, ...]:
+    if any(step.name == changed.name for step in steps):
+        return tuple(changed if step.name == changed.name else step for step in steps)
+    return (*steps, changed)
+
+
+def evolve(before: Appointment, event: e.Event) -> Appointment:
+    """The state after `event`. Raises `IllegalMove` when the life cycle has no such move: nothing has happened then."""
+    state = move(before.state, type(event))
+    now = replace(before, version=before.version + 1, state=state, updated_at=event.at)
+    match event:
+        case e.StepStarted():
+            return _started(now, event)
+        case e.StepSucceeded():
+            return _succeeded(now, event)
+        case e.AppointmentConfirmed():
+            return replace(now, forced=event.forced, deferred_until=None)
+        case e.AppointmentRequested():
+            return _requested(now, event)
+        case e.StepPending():
+            step = _operation(now, event.step, e.Operation.ACTION)
+            step = replace(step, progress=Progress.PENDING, due_at=event.poll_at, booking=event.booking)
+            return _with(_landed(now), _certain(step), e.Operation.ACTION)
+        case e.StepAttemptFailed():
+            return _attempt_failed(now, event)
+        case e.CallInterrupted():
+            return _interrupted(now, event)
+        case e.RetryScheduled():
+            step = _operation(now, event.step, event.operation)
+            return _with(now, replace(step, progress=Progress.WAITING, due_at=event.due_at), event.operation)
+        case e.CallDeferred():
+            return replace(now, deferred_until=event.until)
+        case e.StepInDoubt():
+            step = _operation(now, event.step, event.operation)
+            step = replace(step, progress=Progress.DOUBT, give_up=event.reason, due_at=event.at)
+            return _with(now, step, event.operation)
+        case e.BookingFound() | e.BookingMissing() | e.LookupFailed():
+            return _looked(now, event)
+        case e.CallbackReceived():
+            return _called_back(now, event)
+        case e.CancellationRequested() | e.CompensationBegun() | e.LateSuccess():
+            return _turned_back(now, event)
+        case e.RescheduleRequested():
+            return _move_requested(now, event)
+        case e.AppointmentRescheduled():
+            assert now.details is not None
+            details = now.details.model_copy(
+                update={"start": event.start, "end": event.end, "time_zone": event.time_zone}
+            )
+            return replace(now, details=details, moving=None, move_step=None, deferred_until=None, forced=False)
+        case e.RescheduleFailed():
+            return replace(now, moving=None, move_step=None, deferred_until=None, forced=False, detail=event.detail)
+        case e.OperatorActed():
+            return _acted(now, event)
+        case e.AppointmentParked():
+            return replace(now, parked=True, parked_reason=event.reason)
+        case e.AppointmentFailed() | e.AppointmentCancelled():
+            return replace(now, reason=event.reason, forced=event.forced, deferred_until=None)
+        case _:
+            # What is left are events of other streams; the table of moves has refused them already.
+            raise AssertionError(event)
+
+
+def _requested(now: Appointment, event: e.AppointmentRequested) -> Appointment:
+    return replace(
+        now,
+        tenant=event.tenant,
+        definition=event.definition,
+        provider=event.provider,
+        details=event.details,
+        policy=event.policy,
+        deadline_at=event.deadline_at,
+        keys=((event.key, event.fingerprint),),
+        key=event.key,
+        created_at=event.at,
+        correlation_id=event.correlation_id or str(now.id),
+        action_label=event.action_label,
+    )
+
+
+def _operation(now: Appointment, step: str, operation: e.Operation) -> StepState:
+    match operation:
+        case e.Operation.ACTION:
+            return now.action(step)
+        case e.Operation.COMPENSATION:
+            return now.undo(step)
+        case e.Operation.RESCHEDULE:
+            return now.move_step or StepState(step)
+        case _:
+            assert_never(operation)
+
+
+def _with(now: Appointment, step: StepState, operation: e.Operation) -> Appointment:
+    match operation:
+        case e.Operation.ACTION:
+            return replace(now, actions=_put(now.actions, step))
+        case e.Operation.COMPENSATION:
+            return replace(now, undos=_put(now.undos, step))
+        case e.Operation.RESCHEDULE:
+            return replace(now, move_step=step)
+        case _:
+            assert_never(operation)
+
+
+def _landed(now: Appointment) -> Appointment:
+    return replace(now, in_flight=None)
+
+
+def _certain(step: StepState) -> StepState:
+    return replace(step, doubt_since=None, in_flight_seen=False)
+
+
+def _started(now: Appointment, event: e.StepStarted) -> Appointment:
+    step = _operation(now, event.step, event.operation)
+    step = replace(step, progress=Progress.RUNNING, attempts=event.attempt, due_at=None)
+    until = event.at + timedelta(milliseconds=event.timeout_ms) + FLIGHT_GRACE
+    flight = InFlight(event.step, event.operation, event.operation_id, event.attempt, until)
+    return replace(_with(now, step, event.operation), in_flight=flight, deferred_until=None)
+
+
+def _succeeded(now: Appointment, event: e.StepSucceeded) -> Appointment:
+    now = _landed(now)
+    step = _certain(_operation(now, event.step, event.operation))
+    step = replace(step, progress=Progress.DONE, due_at=None)
+    if event.operation is e.Operation.ACTION:
+        return _with(now, replace(step, booking=event.booking or step.booking), event.operation)
+    if event.booking is not None:
+        action = replace(now.action(event.step), booking=event.booking)
+        now = _with(now, action, e.Operation.ACTION)
+    return _with(now, step, event.operation)
+
+
+def _attempt_failed(now: Appointment, event: e.StepAttemptFailed) -> Appointment:
+    step = _operation(now, event.step, event.operation)
+    step = replace(step, progress=Progress.ATTEMPT_FAILED, failure=event)
+    if event.kind == "unknown":
+        step = replace(step, doubt_since=event.at, in_flight_seen=step.in_flight_seen or event.in_flight)
+    return _with(_landed(now), step, event.operation)
+
+
+def _interrupted(now: Appointment, event: e.CallInterrupted) -> Appointment:
+    step = _operation(now, event.step, event.operation)
+    failure = e.StepAttemptFailed(
+        at=event.at, step=event.step, operation=event.operation, kind="unknown", reason="interrupted"
+    )
+    step = replace(
+        step,
+        progress=Progress.ATTEMPT_FAILED,
+        failure=failure,
+        doubt_since=event.at,
+        forgiven=min(step.forgiven + 1, step.attempts),
+    )
+    return _with(_landed(now), step, event.operation)
+
+
+def _looked(now: Appointment, event: e.BookingFound | e.BookingMissing | e.LookupFailed) -> Appointment:
+    operation = e.Operation.RESCHEDULE if now.state is State.RESCHEDULING else e.Operation.ACTION
+    step = _operation(now, event.step, operation)
+    match event:
+        case e.BookingFound():
+            found = event.booking
+            live = found.status in (BookingStatus.ACCEPTED, BookingStatus.PENDING)
+            action = replace(now.action(event.step), booking=found)
+            if operation is e.Operation.RESCHEDULE:
+                return replace(now, actions=_put(now.actions, action), move_step=replace(step, due_at=event.at))
+            # Found while going forward is settled by the StepSucceeded or StepPending that follows.
+            progress = Progress.DONE if live else Progress.GIVEN_UP
+            return _with(now, replace(_certain(action), progress=progress), operation)
+        case e.BookingMissing() if event.trusted:
+            after = Progress.GIVEN_UP if step.give_up or now.state in BACKWARD else Progress.ATTEMPT_FAILED
+            return _with(now, replace(_certain(step), progress=after, due_at=None), operation)
+        case e.BookingMissing() | e.LookupFailed():
+            return _with(now, replace(step, due_at=event.look_at), operation)
+        case _:
+            assert_never(event)
+
+
+def _called_back(now: Appointment, event: e.CallbackReceived) -> Appointment:
+    now = replace(now, webhooks=(*now.webhooks, event.webhook_id)[-WEBHOOKS_KEPT:])
+    for step in now.actions:
+        if step.booking is not None and event.version > step.booking.version:
+            seen = step.booking.model_copy(update={"version": event.version, "status": event.status})
+            return replace(now, actions=_put(now.actions, replace(step, booking=seen)))
+    return now
+
+
+def _turned_back(now: Appointment, event: e.CancellationRequested | e.CompensationBegun | e.LateSuccess) -> Appointment:
+    now = replace(now, cleanup_until=event.cleanup_until, deferred_until=None, parked=False, parked_reason="")
+    match event:
+        case e.CancellationRequested():
+            return replace(
+                now,
+                reason=e.EndReason.CANCELLED_BY_REQUEST,
+                keys=(*now.keys, (event.key, event.fingerprint)) if event.key else now.keys,
+            )
+        case e.CompensationBegun():
+            return replace(now, reason=event.reason, detail=event.detail)
+        case e.LateSuccess():
+            assert now.details is not None
+            alive = ProviderBooking(
+                provider_ref=event.provider_ref,
+                client_ref=str(now.id),
+                status=BookingStatus.ACCEPTED,
+                version=event.version,
+            )
+            action = replace(_certain(now.action(event.step)), progress=Progress.DONE, booking=alive)
+            undos = tuple(undo for undo in now.undos if undo.name != event.step)
+            return replace(now, actions=_put(now.actions, action), undos=undos, rounds=now.rounds + 1)
+        case _:
+            assert_never(event)
+
+
+def _move_requested(now: Appointment, event: e.RescheduleRequested) -> Appointment:
+    return replace(
+        now,
+        moving=Move(event.start, event.end, event.time_zone, event.deadline_at),
+        move_step=None,
+        rounds=now.rounds + 1,
+        keys=(*now.keys, (event.key, event.fingerprint)),
+        detail="",
+    )
+
+
+def _acted(now: Appointment, event: e.OperatorActed) -> Appointment:
+    now = replace(now, keys=(*now.keys, (event.key, event.fingerprint)))
+    match event.action:
+        case OperatorAction.PARK:
+            return replace(now, parked=True, parked_reason=event.reason)
+        case OperatorAction.RESUME:
+            return replace(now, parked=False, parked_reason="")
+        case OperatorAction.RETRY:
+            return _fresh_budget(replace(now, parked=False, parked_reason=""), event)
+        case OperatorAction.SKIP:
+            return _skipped(replace(now, parked=False, parked_reason=""), event)
+        case OperatorAction.FORCE_COMPLETE:
+            return replace(now, parked=False, parked_reason="", forced=True)
+        case OperatorAction.COMPENSATE:
+            return replace(now, parked=False, parked_reason="")
+        case _:
+            assert_never(event.action)
+
+
+def _fresh_budget(now: Appointment, event: e.OperatorActed) -> Appointment:
+    def fresh(step: StepState) -> StepState:
+        if step.progress in (Progress.WAITING, Progress.ATTEMPT_FAILED):
+            return replace(step, progress=Progress.WAITING, forgiven=step.attempts, due_at=event.at)
+        if step.progress in (Progress.PENDING, Progress.DOUBT):
+            return replace(step, due_at=event.at)
+        return step
+
+    return replace(
+        now,
+        actions=tuple(map(fresh, now.actions)),
+        undos=tuple(map(fresh, now.undos)),
+        move_step=fresh(now.move_step) if now.move_step else None,
+        cleanup_until=event.cleanup_until if now.cleanup_until else None,
+        deferred_until=None,
+    )
+
+
+def _skipped(now: Appointment, event: e.OperatorActed) -> Appointment:
+    assert event.step is not None
+    operation = e.Operation.COMPENSATION if now.state in BACKWARD else e.Operation.ACTION
+    step = replace(_certain(_operation(now, event.step, operation)), progress=Progress.SKIPPED, due_at=None)
+    return _with(now, step, operation)

@@ -1,0 +1,67 @@
+"""A saga's plan as plain data: what the process manager decides by. Written to the log, so that it outlives the code."""
+
+import hashlib
+
+from pydantic import Field
+
+from domain.identity import spread
+from domain.provider import Value
+
+
+class RetryPolicy(Value):
+    """How often, and how far apart. Times in milliseconds; the delay doubles up to a cap; jitter is a share of it."""
+
+    attempts_max: int = Field(default=3, ge=1, le=1_000)
+    backoff_ms: int = Field(default=500, ge=0, le=3_600_000)
+    backoff_max_ms: int = Field(default=30_000, ge=0, le=86_400_000)
+    jitter: float = Field(default=0.2, ge=0, le=1)
+
+    def delay_ms(self, attempt: int, seed: str) -> int:
+        """The wait after `attempt` (1-based), spread by a hash of `seed`."""
+        base = min(self.backoff_ms * 2 ** min(attempt - 1, 30), self.backoff_max_ms)
+        return int(base * (1 - self.jitter * spread(f"{seed}\x00{attempt}"))) if self.jitter else base
+
+
+class StepPlan(Value):
+    """One step: who is called, how patiently, and what may be done when the outcome is unknown. Milliseconds."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")
+    target: str
+    """The lane of breaker and limits: whom the step calls."""
+    books: bool = False
+    """This step makes the booking at the provider (exactly one step does)."""
+    compensated: bool = False
+    resend: bool = True
+    lookup: bool = False
+    settle_ms: int = Field(default=2_000, ge=0)
+    timeout_ms: int = Field(default=5_000, ge=10, le=300_000)
+    retry: RetryPolicy = RetryPolicy()
+    undo_retry: RetryPolicy = RetryPolicy(attempts_max=10)
+    poll_ms: int = Field(default=1_000, ge=1, le=86_400_000)
+
+
+class SagaPlan(Value):
+    """A saga: its steps in order, the deadline of the whole and the budget for cleaning up. Milliseconds."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")
+    version: int = Field(default=1, ge=1)
+    provider: str
+    steps: tuple[StepPlan, ...] = Field(min_length=1, max_length=20)
+    deadline_ms: int = Field(default=120_000, ge=100, le=86_400_000)
+    cleanup_ms: int = Field(default=600_000, ge=100, le=604_800_000)
+
+    def digest(self) -> str:
+        """The plan's name in the log: `<name>/<version>@<hash of everything in it>`."""
+        return f"{self.name}/{self.version}@{hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]}"
+
+    def step(self, name: str) -> StepPlan:
+        """A step by name; KeyError when the plan has none."""
+        for step in self.steps:
+            if step.name == name:
+                return step
+        raise KeyError(name)
+
+    @property
+    def booking_step(self) -> StepPlan:
+        """The step that makes the booking."""
+        return next(step for step in self.steps if step.books)

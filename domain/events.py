@@ -1,0 +1,327 @@
+"""Events: what has happened to an appointment, past tense, immutable.
+
+Facts come from outside (commands, answers, timers, callbacks); decisions are the process manager's. A decision can be
+derived again from the facts before it; `FACTS` says which is which. Stored names are stable and versioned.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from domain.commands import OperatorAction, PolicyOverride
+from domain.provider import BookingDetails, BookingStatus, ProviderBooking, Value
+
+
+class EndReason(StrEnum):
+    """Why an appointment failed or was cancelled: a closed list."""
+
+    RETRY_EXHAUSTED = "retry_exhausted"
+    DEADLINE_EXCEEDED = "deadline_exceeded"
+    REJECTED = "rejected"
+    CONFLICT = "conflict"
+    DOWNSTREAM_FAILED = "downstream_failed"
+    CANCELLED_BY_REQUEST = "cancelled_by_request"
+
+
+class Operation(StrEnum):
+    """What a step is asked to do."""
+
+    ACTION = "action"
+    COMPENSATION = "compensation"
+    RESCHEDULE = "reschedule"
+
+
+class Event(Value):
+    """An event at an instant (UTC)."""
+
+    type: ClassVar[str]
+    at: datetime
+
+
+class CommandFact(Event):
+    """An accepted command: who asked, under which key, with what (as a fingerprint)."""
+
+    actor: str = "anonymous"
+    key: str
+    fingerprint: str
+    correlation_id: str | None = None
+
+
+class AppointmentRequested(CommandFact):
+    """Version 1 of every stream: what is wanted, and the definition under which it will be done to the end."""
+
+    type: ClassVar[str] = "appointment-requested.v1"
+    tenant: str
+    definition: str
+    provider: str
+    details: BookingDetails
+    deadline_at: datetime
+    policy: PolicyOverride | None = None
+    action_label: str | None = None
+
+
+class CancellationRequested(CommandFact):
+    """Somebody wants it gone."""
+
+    type: ClassVar[str] = "cancellation-requested.v1"
+    reason: str = ""
+    cleanup_until: datetime
+
+
+class RescheduleRequested(CommandFact):
+    """Somebody wants it at another time."""
+
+    type: ClassVar[str] = "reschedule-requested.v1"
+    start: datetime
+    end: datetime
+    time_zone: str
+    deadline_at: datetime
+
+
+class OperatorActed(CommandFact):
+    """An operator did something by hand, and said why."""
+
+    type: ClassVar[str] = "operator-acted.v1"
+    action: OperatorAction
+    reason: str
+    step: str | None = None
+    cleanup_until: datetime
+
+
+class StepStarted(Event):
+    """A call is announced; only when this is durable does it leave. `operation_id` is the same for every attempt."""
+
+    type: ClassVar[str] = "step-started.v1"
+    step: str
+    operation: Operation = Operation.ACTION
+    operation_id: str
+    attempt: int
+    timeout_ms: int
+
+
+class StepSucceeded(Event):
+    """A step's operation is done, and known to be done."""
+
+    type: ClassVar[str] = "step-succeeded.v1"
+    step: str
+    operation: Operation = Operation.ACTION
+    booking: ProviderBooking | None = None
+    replayed: bool = False
+    via: Literal["call", "poll", "callback", "lookup", "operator"] = "call"
+
+
+class StepPending(Event):
+    """The provider took it and has not settled it."""
+
+    type: ClassVar[str] = "step-pending.v1"
+    step: str
+    booking: ProviderBooking
+    poll_at: datetime
+    via: Literal["call", "lookup"] = "call"
+
+
+class StepAttemptFailed(Event):
+    """One attempt did not succeed. Kinds: see `domain/provider.py`."""
+
+    type: ClassVar[str] = "step-attempt-failed.v1"
+    step: str
+    operation: Operation = Operation.ACTION
+    kind: Literal["retryable", "unknown", "rejected"]
+    reason: str
+    retry_after_ms: int | None = None
+    in_flight: bool = False
+    conflict: bool = False
+
+
+class CallInterrupted(Event):
+    """The caller died, or was cut off, before the outcome was recorded: unknown, and no attempt is lost."""
+
+    type: ClassVar[str] = "call-interrupted.v1"
+    step: str
+    operation: Operation = Operation.ACTION
+
+
+class CallDeferred(Event):
+    """The breaker let no call through; waiting until then. Not an attempt."""
+
+    type: ClassVar[str] = "call-deferred.v1"
+    step: str
+    until: datetime
+    reason: str
+
+
+class BookingMissing(Event):
+    """A look-up saw nothing. `trusted` once the provider's settle delay has passed since the last unknown answer."""
+
+    type: ClassVar[str] = "booking-missing.v1"
+    step: str
+    trusted: bool
+    look_at: datetime
+
+
+class BookingFound(Event):
+    """A look-up saw the booking, as it is there."""
+
+    type: ClassVar[str] = "booking-found.v1"
+    step: str
+    booking: ProviderBooking
+
+
+class LookupFailed(Event):
+    """A read got no usable answer; looking again then."""
+
+    type: ClassVar[str] = "lookup-failed.v1"
+    step: str
+    reason: str
+    look_at: datetime
+
+
+class CallbackReceived(Event):
+    """The provider called back with something not known before."""
+
+    type: ClassVar[str] = "callback-received.v1"
+    webhook_id: str
+    status: BookingStatus
+    provider_ref: str
+    version: int
+
+
+class LateSuccess(Event):
+    """A booking that was given up has come to life at the provider after all; it will be taken away."""
+
+    type: ClassVar[str] = "late-success.v1"
+    step: str
+    provider_ref: str
+    version: int
+    cleanup_until: datetime
+
+
+class RetryScheduled(Event):
+    """The same operation again, then."""
+
+    type: ClassVar[str] = "retry-scheduled.v1"
+    step: str
+    operation: Operation = Operation.ACTION
+    due_at: datetime
+
+
+class StepInDoubt(Event):
+    """No further attempt, and the outcome is not known: the booking is looked up before anything is decided.
+
+    `reason` is the end reason if nothing is there; None when another attempt will follow.
+    """
+
+    type: ClassVar[str] = "step-in-doubt.v1"
+    step: str
+    operation: Operation = Operation.ACTION
+    reason: EndReason | None = None
+
+
+class CompensationBegun(Event):
+    """Given up: what was done is undone, in reverse. `detail` says in words what went wrong."""
+
+    type: ClassVar[str] = "compensation-begun.v1"
+    reason: EndReason
+    detail: str = ""
+    cleanup_until: datetime
+
+
+class AppointmentConfirmed(Event):
+    """The end that was wanted."""
+
+    type: ClassVar[str] = "appointment-confirmed.v1"
+    forced: bool = False
+
+
+class AppointmentFailed(Event):
+    """Ended without a booking, and nothing is left at the provider."""
+
+    type: ClassVar[str] = "appointment-failed.v1"
+    reason: EndReason
+    forced: bool = False
+
+
+class AppointmentCancelled(Event):
+    """Ended by request, and nothing is left at the provider."""
+
+    type: ClassVar[str] = "appointment-cancelled.v1"
+    reason: EndReason = EndReason.CANCELLED_BY_REQUEST
+    forced: bool = False
+
+
+class AppointmentRescheduled(Event):
+    """It now stands at the new time."""
+
+    type: ClassVar[str] = "appointment-rescheduled.v1"
+    start: datetime
+    end: datetime
+    time_zone: str
+
+
+class RescheduleFailed(Event):
+    """It could not be moved, and stands at the old time."""
+
+    type: ClassVar[str] = "reschedule-failed.v1"
+    reason: EndReason
+    detail: str = ""
+
+
+class AppointmentParked(Event):
+    """Stopped for an operator, and listed. `reason` says what is needed."""
+
+    type: ClassVar[str] = "appointment-parked.v1"
+    reason: str
+
+
+class DefinitionRegistered(Event):
+    """A saga's whole plan, as data: streams that name its digest finish under it."""
+
+    type: ClassVar[str] = "definition-registered.v1"
+    digest: str
+    plan: dict[str, Any] = Field(default_factory=dict)
+
+
+class OrphanCallbackReceived(Event):
+    """A signed callback for a reference that nobody here knows: kept, not dropped."""
+
+    type: ClassVar[str] = "orphan-callback-received.v1"
+    provider: str
+    webhook_id: str
+    client_ref: str
+    status: BookingStatus
+    provider_ref: str
+    version: int
+
+
+FACTS: tuple[type[Event], ...] = (
+    AppointmentRequested,
+    CancellationRequested,
+    RescheduleRequested,
+    OperatorActed,
+    StepSucceeded,
+    StepPending,
+    StepAttemptFailed,
+    CallInterrupted,
+    CallDeferred,
+    BookingMissing,
+    BookingFound,
+    LookupFailed,
+    CallbackReceived,
+    LateSuccess,
+)
+DECISIONS: tuple[type[Event], ...] = (
+    StepStarted,
+    RetryScheduled,
+    StepInDoubt,
+    CompensationBegun,
+    AppointmentConfirmed,
+    AppointmentFailed,
+    AppointmentCancelled,
+    AppointmentRescheduled,
+    RescheduleFailed,
+    AppointmentParked,
+)
+OUTSIDE_APPOINTMENTS: tuple[type[Event], ...] = (DefinitionRegistered, OrphanCallbackReceived)
+REGISTRY: dict[str, type[Event]] = {event.type: event for event in (*FACTS, *DECISIONS, *OUTSIDE_APPOINTMENTS)}
