@@ -146,7 +146,7 @@ def evolve(before: Appointment, event: e.Event) -> Appointment:
         case e.StepSucceeded():
             return _succeeded(now, event)
         case e.AppointmentConfirmed():
-            return replace(now, forced=event.forced, deferred_until=None)
+            return replace(now, forced=False, deferred_until=None)
         case e.AppointmentRequested():
             return _requested(now, event)
         case e.StepPending():
@@ -187,7 +187,7 @@ def evolve(before: Appointment, event: e.Event) -> Appointment:
         case e.AppointmentParked():
             return replace(now, parked=True, parked_reason=event.reason)
         case e.AppointmentFailed() | e.AppointmentCancelled():
-            return replace(now, reason=event.reason, forced=event.forced, deferred_until=None)
+            return replace(now, reason=event.reason, forced=False, deferred_until=None)
         case _:
             # What is left are events of other streams; the table of moves has refused them already.
             raise AssertionError(event)
@@ -309,11 +309,17 @@ def _looked(now: Appointment, event: e.BookingFound | e.BookingMissing | e.Looku
 
 def _called_back(now: Appointment, event: e.CallbackReceived) -> Appointment:
     now = replace(now, webhooks=(*now.webhooks, event.webhook_id)[-WEBHOOKS_KEPT:])
-    for step in now.actions:
-        if step.booking is not None and event.version > step.booking.version:
-            seen = step.booking.model_copy(update={"version": event.version, "status": event.status})
-            return replace(now, actions=_put(now.actions, replace(step, booking=seen)))
-    return now
+    known = now.booking
+    if known is None:
+        seen = ProviderBooking(
+            provider_ref=event.provider_ref, client_ref=str(now.id), status=event.status, version=event.version
+        )
+    elif event.version > known.version:
+        seen = known.model_copy(update={"version": event.version, "status": event.status})
+    else:
+        return now
+    step = now.action(event.step)
+    return replace(now, actions=_put(now.actions, replace(step, booking=seen)))
 
 
 def _turned_back(now: Appointment, event: e.CancellationRequested | e.CompensationBegun | e.LateSuccess) -> Appointment:

@@ -87,7 +87,7 @@ def _request(
         {
             **who,
             "tenant": request.tenant,
-            "definition": plan.digest(),
+            "definition": plan.digest,
             "provider": plan.provider,
             "details": BookingDetails.model_validate(fields),
             "deadline_at": deadline,

@@ -1,6 +1,7 @@
-"""A saga's plan as plain data: what the process manager decides by. Written to the log, so that it outlives the code."""
+"""A saga's plan as plain data: what the process manager decides by. Written to the log, so it outlives the code."""
 
 import hashlib
+from functools import cached_property
 
 from pydantic import Field
 
@@ -50,6 +51,7 @@ class SagaPlan(Value):
     deadline_ms: int = Field(default=120_000, ge=100, le=86_400_000)
     cleanup_ms: int = Field(default=600_000, ge=100, le=604_800_000)
 
+    @cached_property
     def digest(self) -> str:
         """The plan's name in the log: `<name>/<version>@<hash of everything in it>`."""
         return f"{self.name}/{self.version}@{hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]}"

@@ -182,6 +182,7 @@ class CallbackReceived(Event):
     """The provider called back with something not known before."""
 
     type: ClassVar[str] = "callback-received.v1"
+    step: str
     webhook_id: str
     status: BookingStatus
     provider_ref: str

@@ -1,0 +1,377 @@
+"""The runtime: load, turn, append, and when that is durable acknowledge and call. It carries; it decides nothing.
+
+One rhythm for every input. An effect leaves only after the event that announces it is durable; its outcome is the
+next input. Open-work rows are the timers, the queue and the recovery list.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Coroutine, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+from uuid import UUID
+
+from domain import events as e
+from domain.appointment import Appointment, evolve
+from domain.definition import SagaPlan
+from domain.errors import ConcurrencyConflict, HistoryError, StoreUnavailable
+from domain.identity import definition_stream, orphan_stream
+from domain.lifecycle import SETTLED
+from domain.provider import BookingStatus, Outcome, Provider
+from saga import effects
+from saga.clock import Clock
+from saga.definition import Saga
+from saga.inputs import CalledBack, CallEnded, Due, Hold, Input, Read, ReadEnded, Turn, Write
+from saga.lanes import Lanes, lane_key
+from saga.turn import turn
+from store.mapper import decode, encode
+from store.port import Append, OpenWork, RecordedEvent, Store
+
+CONFLICTS_MAX = 20
+CACHE_MAX = 10_000
+DUE_BATCH = 128
+POLL_S = 1.0
+STORE_RETRY_S = 0.25
+NOBODY_RUNS = timedelta(seconds=60)
+
+
+class Observer(Protocol):
+    """Is told of every turn after it is durable. Must not raise, nor wait."""
+
+    def __call__(self, before: Appointment, turned: Turn, given: Input) -> None:
+        """A turn is durable."""
+        ...
+
+
+class Runtime:
+    """Drives every appointment of one store to its end. Use as an async context manager."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        sagas: Sequence[Saga],
+        providers: Mapping[str, Provider],
+        lanes: Lanes,
+        owner: str,
+        observe: Observer | None = None,
+    ) -> None:
+        self.store, self.clock, self.lanes = store, clock, lanes
+        self._sagas = {(saga.name, saga.version): saga for saga in sagas}
+        self._providers, self._owner, self._observe = providers, owner, observe
+        self._plans: dict[str, SagaPlan] = {}
+        self._cache: OrderedDict[UUID, Appointment] = OrderedDict()
+        self._locks: dict[UUID, asyncio.Lock] = {}
+        self._calling: set[UUID] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting: dict[UUID, list[asyncio.Future[Appointment]]] = {}
+        self._wake = asyncio.Event()
+        self._sleeping_until: datetime | None = None
+        self._closing = False
+        self.recovered = 0
+
+    async def start(self) -> None:
+        """Write down the plans, take over what a dead process left, and start to hand out what is due."""
+        for saga in self._sagas.values():
+            for provider in self._providers.values():
+                await self._register(saga.plan(provider))
+        self.recovered = await self.store.claim(self._owner, self.clock.now())
+        self._spawn(self._dispatch())
+
+    async def stop(self) -> None:
+        """Cut calls short (their outcome will be looked up at the next start) and let go. Nothing is lost."""
+        self._closing = True
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for futures in self._waiting.values():
+            for future in futures:
+                future.cancel()
+
+    async def _register(self, plan: SagaPlan) -> None:
+        self._plans[plan.digest] = plan
+        stream = definition_stream(plan.digest)
+        fact = e.DefinitionRegistered(at=self.clock.now(), digest=plan.digest, plan=plan.model_dump(mode="json"))
+        if not await self.store.events(stream, limit=1):
+            try:
+                await self.store.append(Append(stream, 0, (encode(stream, 1, fact),), touches_work=False))
+            except ConcurrencyConflict:
+                return
+
+    # -- one turn ------------------------------------------------------------------------------------------------
+
+    async def give(self, appointment: UUID, given: Input, plan: SagaPlan | None = None) -> Turn:
+        """Give an input to an appointment; returns when its turn is durable. Raises what the turn or the store raise.
+
+        `plan` is that of a new appointment; one that exists goes on under the plan it began with.
+        """
+        lock = self._locks.get(appointment)
+        if lock is None:
+            lock = self._locks[appointment] = asyncio.Lock()
+        async with lock:
+            try:
+                return await self._turn(appointment, given, plan)
+            finally:
+                if not lock._waiters:  # type: ignore[attr-defined]
+                    self._locks.pop(appointment, None)
+
+    async def _turn(self, appointment: UUID, given: Input, plan: SagaPlan | None) -> Turn:
+        for _ in range(CONFLICTS_MAX):
+            before = await self.load(appointment)
+            ruling = await self._plan(before.definition) if before.version else plan
+            if ruling is None:
+                ruling = next(iter(self._plans.values()))
+            now = self.clock.now()
+            turned = turn(before, given, now, ruling, lambda target: self._hold(target, before, given, now))
+            if turned.idle:
+                return turned
+            if turned.effect is not None:
+                self.lanes.take(turned.effect.target, turned.state.tenant, now)
+            try:
+                await self.store.append(_entry(before, turned))
+            except ConcurrencyConflict:
+                self._forget(before, turned)
+                continue
+            except BaseException:
+                self._forget(before, turned)
+                raise
+            self._durable(before, turned, given)
+            return turned
+        raise ConcurrencyConflict(f"{appointment}: the stream moved on {CONFLICTS_MAX} times")
+
+    def _hold(self, target: str, before: Appointment, given: Input, now: datetime) -> Hold | None:
+        tenant = before.tenant or getattr(getattr(given, "request", None), "tenant", "")
+        return self.lanes.hold(target, tenant, now)
+
+    def _forget(self, before: Appointment, turned: Turn) -> None:
+        self._cache.pop(before.id, None)
+        if turned.effect is not None:
+            self.lanes.give_back(turned.effect.target, turned.state.tenant, self.clock.now(), None)
+
+    def _durable(self, before: Appointment, turned: Turn, given: Input) -> None:
+        state = turned.state
+        self._cache[state.id] = state
+        self._cache.move_to_end(state.id)
+        if len(self._cache) > CACHE_MAX:
+            self._cache.popitem(last=False)
+        if turned.effect is not None:
+            self._calling.add(state.id)
+            self._spawn(self._call(state, turned.effect))
+        elif turned.wake is not None and (self._sleeping_until is None or turned.wake.at < self._sleeping_until):
+            self._wake.set()
+        if state.state in SETTLED or state.parked:
+            for future in self._waiting.pop(state.id, ()):
+                if not future.done():
+                    future.set_result(state)
+        if self._observe is not None:
+            self._observe(before, turned, given)
+
+    # -- what is known -------------------------------------------------------------------------------------------
+
+    async def load(self, appointment: UUID) -> Appointment:
+        """The state as of the last durable event; version 0 when there is none. Raises `HistoryError`."""
+        state = self._cache.get(appointment)
+        if state is None:
+            state = Appointment(appointment)
+            for recorded in await self.store.events(appointment):
+                state = evolve(state, decode(recorded))
+        return state
+
+    async def settled(self, appointment: UUID, timeout_s: float) -> Appointment:
+        """Wait for the end (or for parking), at most `timeout_s`; the state as it is then."""
+        state = await self.load(appointment)
+        if state.state in SETTLED or state.parked or timeout_s <= 0:
+            return state
+        future: asyncio.Future[Appointment] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(appointment, []).append(future)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await future
+        except TimeoutError:
+            return await self.load(appointment)
+        finally:
+            waiting = self._waiting.get(appointment, [])
+            if future in waiting:
+                waiting.remove(future)
+                if not waiting:
+                    del self._waiting[appointment]
+
+    async def _plan(self, digest: str) -> SagaPlan:
+        plan = self._plans.get(digest)
+        if plan is None:
+            recorded = await self.store.events(definition_stream(digest), limit=1)
+            if not recorded:
+                raise HistoryError(f"the log holds no definition {digest}")
+            fact = decode(recorded[0])
+            assert isinstance(fact, e.DefinitionRegistered)
+            plan = self._plans[digest] = SagaPlan.model_validate(fact.plan)
+        return plan
+
+    # -- effects -------------------------------------------------------------------------------------------------
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _call(self, state: Appointment, effect: Write | Read) -> None:
+        outcome: Outcome | None = None
+        began = self.clock.now()
+        try:
+            plan = await self._plan(state.definition)
+            saga, provider = self._sagas[plan.name, plan.version], self._providers[plan.provider]
+            given: Input
+            if isinstance(effect, Write):
+                outcome = written = await effects.write(state, effect, saga, provider)
+                given = CallEnded(effect.step, effect.operation, effect.operation_id, effect.attempt, written)
+            else:
+                outcome = seen = await effects.read(state, effect, saga, provider)
+                given = ReadEnded(effect.step, effect.purpose, seen, began)
+        finally:
+            self._calling.discard(state.id)
+            self.lanes.give_back(effect.target, state.tenant, self.clock.now(), outcome)
+            self._wake.set()
+        await self._record(state.id, given)
+
+    async def _record(self, appointment: UUID, given: Input) -> None:
+        """Record an outcome, however long the store takes no writes; the due row covers a crash meanwhile."""
+        while True:
+            try:
+                await self.give(appointment, given)
+                return
+            except StoreUnavailable:
+                if self._closing:
+                    return
+                await asyncio.sleep(STORE_RETRY_S)
+            except HistoryError:
+                await self._set_aside(appointment)
+                return
+
+    # -- timers, queue and recovery ------------------------------------------------------------------------------
+
+    async def _dispatch(self) -> None:
+        while True:
+            self._wake.clear()
+            try:
+                began = await self._hand_out()
+            except StoreUnavailable:
+                began = 0
+            if not began:
+                await self._sleep()
+
+    async def _hand_out(self) -> int:
+        now = self.clock.now()
+        busy = tuple(self._calling)
+        rows = await self.store.due(now, DUE_BATCH, self.lanes.closed(now), busy[:DUE_BATCH])
+        ready = [row for row in rows if row.stream_id not in self._calling and self._may_go(row, now)]
+        await asyncio.gather(*(self._wake_up(row) for row in ready))
+        return len(ready)
+
+    def _may_go(self, row: OpenWork, now: datetime) -> bool:
+        if not row.lane or (row.deadline_at is not None and row.deadline_at <= now):
+            return True
+        target, _, tenant = row.lane.partition("/")
+        return self.lanes.hold(target, tenant, now) is None
+
+    async def _wake_up(self, row: OpenWork) -> None:
+        try:
+            state = await self.load(row.stream_id)
+            plan = await self._plan(state.definition)
+            if (plan.name, plan.version) not in self._sagas or plan.provider not in self._providers:
+                later = self.clock.now() + NOBODY_RUNS
+                await self.store.append(Append(row.stream_id, state.version, (), _later(row, later)))
+                return
+            await self.give(row.stream_id, Due())
+        except HistoryError:
+            await self._set_aside(row.stream_id)
+        except ConcurrencyConflict:
+            self._cache.pop(row.stream_id, None)
+
+    async def _set_aside(self, appointment: UUID) -> None:
+        """A stream that cannot be read is parked by its row alone; the others go on."""
+        self._cache.pop(appointment, None)
+        row = await self.store.work(appointment)
+        if row is not None:
+            recorded = await self.store.events(appointment)
+            await self.store.append(Append(appointment, len(recorded), (), _later(row, None)))
+
+    async def _sleep(self) -> None:
+        now = self.clock.now()
+        next_due = await self.store.next_due(now)
+        until = min(filter(None, (next_due, self.lanes.reopens_at(now))), default=None)
+        wait_s = POLL_S if until is None else min(POLL_S, max(0.001, (until - now).total_seconds()))
+        self._sleeping_until = now + timedelta(seconds=wait_s)
+        try:
+            async with asyncio.timeout(wait_s):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+        finally:
+            self._sleeping_until = None
+
+    # -- callbacks -----------------------------------------------------------------------------------------------
+
+    async def called_back(self, provider: str, client_ref: str, told: CalledBack) -> bool:
+        """A verified callback. False: nobody here knows the reference; it is kept in a stream of its own."""
+        try:
+            appointment = UUID(client_ref)
+            state = await self.load(appointment)
+        except ValueError:
+            appointment, state = None, None
+        if appointment is not None and state is not None and state.version and state.provider == provider:
+            await self.give(appointment, told)
+            return True
+        stream = orphan_stream(provider, told.webhook_id)
+        orphan = e.OrphanCallbackReceived(
+            at=self.clock.now(),
+            provider=provider,
+            webhook_id=told.webhook_id,
+            client_ref=client_ref,
+            status=BookingStatus(told.status),
+            provider_ref=told.provider_ref,
+            version=told.version,
+        )
+        try:
+            await self.store.append(Append(stream, 0, (encode(stream, 1, orphan),), touches_work=False))
+        except ConcurrencyConflict:
+            return False
+        return False
+
+
+def _later(row: OpenWork, due_at: datetime | None) -> OpenWork:
+    return OpenWork(
+        stream_id=row.stream_id,
+        tenant=row.tenant,
+        lane="",
+        due_at=due_at,
+        starts_at=row.starts_at,
+        deadline_at=None,
+        parked=due_at is None,
+        version=row.version,
+    )
+
+
+def _entry(before: Appointment, turned: Turn) -> Append:
+    state = turned.state
+    events: tuple[RecordedEvent, ...] = tuple(
+        encode(state.id, version, event) for version, event in enumerate(turned.events, before.version + 1)
+    )
+    return Append(state.id, before.version, events, _open_work(turned))
+
+
+def _open_work(turned: Turn) -> OpenWork | None:
+    state, wake = turned.state, turned.wake
+    if wake is None and not state.parked:
+        return None
+    assert state.details is not None
+    return OpenWork(
+        stream_id=state.id,
+        tenant=state.tenant,
+        lane=lane_key(wake.lane, state.tenant) if wake and state.in_flight is None else "",
+        due_at=wake.at if wake else None,
+        starts_at=state.details.start,
+        deadline_at=wake.deadline_at if wake else None,
+        in_flight=state.in_flight is not None,
+        parked=state.parked,
+        version=state.version,
+    )
