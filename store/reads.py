@@ -1,0 +1,106 @@
+"""The read queries, each bounded by a limit. Owns how they use the indexes; every statement is its own transaction."""
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from operator import attrgetter
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Connection, and_, func, or_, select
+
+from store.port import OpenWork, RecordedEvent
+from store.rows import event_of, instant, microseconds, work_of
+from store.tables import events, open_work
+
+BACKLOG_MIN = 4_096
+"""Due rows from which on they are walked lane by lane in order of start, not collected and sorted."""
+LANES_MAX = 1_000
+"""Lanes looked at in one backlog query."""
+
+_work = open_work.c
+
+
+def stream(connection: Connection, stream_id: UUID, after: int, limit: int | None) -> list[RecordedEvent]:
+    """One stream from version `after + 1`."""
+    query = (
+        select(events)
+        .where(events.c.stream_id == stream_id.bytes, events.c.version > after)
+        .order_by(events.c.version)
+        .limit(limit)
+    )
+    return [event_of(row) for row in connection.execute(query)]
+
+
+def log(connection: Connection, after: int, limit: int) -> list[RecordedEvent]:
+    """The log from position `after + 1`."""
+    query = select(events).where(events.c.position > after).order_by(events.c.position).limit(limit)
+    return [event_of(row) for row in connection.execute(query)]
+
+
+def position(connection: Connection) -> int:
+    """The last position, 0 in an empty log."""
+    return int(connection.execute(select(func.coalesce(func.max(events.c.position), 0))).scalar_one())
+
+
+def work(connection: Connection, stream_id: UUID) -> OpenWork | None:
+    """The row of one stream."""
+    row = connection.execute(select(open_work).where(_work.stream_id == stream_id.bytes)).first()
+    return None if row is None else work_of(row)
+
+
+def all_work(connection: Connection, after: UUID | None, limit: int) -> list[OpenWork]:
+    """Rows in order of stream id."""
+    query = select(open_work).order_by(_work.stream_id).limit(limit)
+    if after is not None:
+        query = query.where(_work.stream_id > after.bytes)
+    return [work_of(row) for row in connection.execute(query)]
+
+
+def next_due(connection: Connection, after: datetime) -> datetime | None:
+    """The earliest due time later than `after`."""
+    query = select(func.min(_work.due_at)).where(_work.due_at > microseconds(after))
+    found = connection.execute(query).scalar_one()
+    return None if found is None else instant(found)
+
+
+def due(
+    connection: Connection, now: datetime, limit: int, closed_lanes: Sequence[str], skip: Collection[UUID]
+) -> list[OpenWork]:
+    """Due rows in order of start. With few due, the due index finds them; in a backlog, the lane index orders them."""
+    at = microseconds(now)
+    is_due = _work.due_at <= at
+    wanted = limit + len(skip)
+    few = select(func.count()).select_from(select(_work.due_at).where(is_due).limit(BACKLOG_MIN).subquery())
+    if connection.execute(few).scalar_one() < BACKLOG_MIN:
+        lane_open = or_(_work.lane.not_in(closed_lanes), _work.deadline_at <= at)
+        found = _in_order_of_start(connection, and_(is_due, lane_open), wanted)
+    else:
+        found = _backlog(connection, at, wanted, frozenset(closed_lanes))
+    skipped = frozenset(skip)
+    return [row for row in found if row.stream_id not in skipped][:limit]
+
+
+def _backlog(connection: Connection, at: int, limit: int, closed_lanes: frozenset[str]) -> list[OpenWork]:
+    found: list[OpenWork] = []
+    for lane in _lanes(connection):
+        if lane not in closed_lanes:
+            found += _in_order_of_start(connection, and_(_work.lane == lane, _work.due_at <= at), limit)
+    if closed_lanes:
+        past_deadline = and_(_work.deadline_at <= at, _work.due_at <= at, _work.lane.in_(closed_lanes))
+        found += _in_order_of_start(connection, past_deadline, limit)
+    found.sort(key=attrgetter("starts_at", "stream_id"))
+    return found[:limit]
+
+
+def _in_order_of_start(connection: Connection, condition: ColumnElement[bool], limit: int) -> list[OpenWork]:
+    query = select(open_work).where(condition).order_by(_work.starts_at, _work.stream_id).limit(limit)
+    return [work_of(row) for row in connection.execute(query)]
+
+
+def _lanes(connection: Connection) -> list[str]:
+    """The lanes in use, by one index step for each."""
+    lanes: list[str] = []
+    lane = connection.execute(select(func.min(_work.lane))).scalar_one()
+    while lane is not None and len(lanes) < LANES_MAX:
+        lanes.append(lane)
+        lane = connection.execute(select(func.min(_work.lane)).where(_work.lane > lane)).scalar_one()
+    return lanes

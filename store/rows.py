@@ -1,0 +1,96 @@
+"""Between the port's types and table rows. Owns the conversion of times and ids, and nothing of what they mean."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from store.port import Append, OpenWork, RecordedEvent
+
+WorkRow = tuple[bytes, str, str, int | None, int, int | None, bool, bool, int, str, int]
+"""One row of `open_work`, in the order of its columns."""
+EventRow = tuple[int, bytes, int, str, bytes]
+"""One row of `events`, in the order of its columns."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def microseconds(instant: datetime) -> int:
+    """Microseconds since 1970; a time without a zone is a TypeError."""
+    return (instant - _EPOCH) // _MICROSECOND
+
+
+def instant(microseconds_since_1970: int) -> datetime:
+    """The UTC instant; exact, because it is computed with integers."""
+    return _EPOCH + timedelta(microseconds=microseconds_since_1970)
+
+
+def _optional_microseconds(at: datetime | None) -> int | None:
+    return None if at is None else microseconds(at)
+
+
+def _optional_instant(at: int | None) -> datetime | None:
+    return None if at is None else instant(at)
+
+
+def work_row(work: OpenWork, owner: str) -> WorkRow:
+    """The row to write; it belongs to the owner who writes it."""
+    return (
+        work.stream_id.bytes,
+        work.tenant,
+        work.lane,
+        _optional_microseconds(work.due_at),
+        microseconds(work.starts_at),
+        _optional_microseconds(work.deadline_at),
+        work.in_flight,
+        work.parked,
+        work.version,
+        owner,
+        work.epoch,
+    )
+
+
+def work_of(row: Iterable[Any]) -> OpenWork:
+    """What a row of `open_work` says."""
+    stream_id, tenant, lane, due_at, starts_at, deadline_at, in_flight, parked, version, owner, epoch = row
+    return OpenWork(
+        stream_id=UUID(bytes=stream_id),
+        tenant=tenant,
+        lane=lane,
+        due_at=_optional_instant(due_at),
+        starts_at=instant(starts_at),
+        deadline_at=_optional_instant(deadline_at),
+        in_flight=bool(in_flight),
+        parked=bool(parked),
+        version=version,
+        owner=owner,
+        epoch=epoch,
+    )
+
+
+def event_of(row: Iterable[Any]) -> RecordedEvent:
+    """What a row of `events` says."""
+    position, stream_id, version, type, body = row
+    return RecordedEvent(UUID(bytes=stream_id), version, type, body, position)
+
+
+def check(entry: Append) -> None:
+    """ValueError when an entry contradicts itself: that is a fault in the code that made it."""
+    expected = entry.expected_version
+    if expected < 0:
+        raise ValueError(f"expected version {expected} is below 0")
+    for event in entry.events:
+        expected += 1
+        if event.stream_id != entry.stream_id or event.version != expected:
+            raise ValueError(
+                f"event {event.type} of stream {event.stream_id} version {event.version}"
+                f" does not follow version {expected - 1} of stream {entry.stream_id}"
+            )
+    work = entry.work
+    if work is None:
+        return
+    if not entry.touches_work:
+        raise ValueError(f"stream {entry.stream_id}: open work was given, yet it is not to be touched")
+    if work.stream_id != entry.stream_id:
+        raise ValueError(f"open work of stream {work.stream_id} given with events of stream {entry.stream_id}")

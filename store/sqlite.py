@@ -1,0 +1,145 @@
+"""The store on one SQLite file: the journal writes, a few threads read. One process to a file; others may read."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+from typing import Concatenate, ParamSpec, Self, TypeVar
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine, update
+from sqlalchemy.exc import DBAPIError
+
+from domain.errors import StoreUnavailable
+from store import reads
+from store.journal import Journal
+from store.log_writer import AppendEntry, LogWriter, TaskEntry
+from store.port import Append, OpenWork, RecordedEvent, Store
+from store.rows import check, microseconds, work_row
+from store.sqlite_file import READERS_MAX, FileLock, check_ours, reading_engine, writing_connection
+from store.tables import IN_FLIGHT, open_work
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class SqliteStore(Store):
+    """The log in one file. Make it by `open`, end it by `close`."""
+
+    def __init__(self, owner: str, readers: Engine, journal: Journal | None, lock: FileLock | None) -> None:
+        self.owner = owner
+        self.readers = readers
+        """Read-only connections, for queries beyond the port."""
+        self._journal = journal
+        self._lock = lock
+        self._threads = ThreadPoolExecutor(READERS_MAX, thread_name_prefix="store-reader")
+
+    @classmethod
+    def open(cls, path: str | Path, owner: str, *, read_only: bool = False) -> Self:
+        """Open the file, made when new; `owner` is written into every row of open work.
+
+        `read_only` takes no lock and writes nothing, so that it works beside the process that holds the file.
+        Raises StoreLocked (another process holds it), StoreRefused (not ours), StoreUnavailable (cannot be opened).
+        """
+        path = Path(path).absolute()
+        readers = reading_engine(path)
+        lock = None if read_only else FileLock(path)
+        try:
+            journal = None if read_only else Journal(lambda: writing_connection(path))
+            with readers.connect() as connection:
+                check_ours(connection, path)
+        except BaseException as error:
+            readers.dispose()
+            if lock is not None:
+                lock.release()
+            if isinstance(error, DBAPIError):
+                raise StoreUnavailable(f"{path} cannot be opened: {error.orig}") from error
+            raise
+        return cls(owner, readers, journal, lock)
+
+    @property
+    def journal(self) -> Journal:
+        """The only way to write, for what is stored in the same file beside the port. Raises StoreUnavailable."""
+        if self._journal is None:
+            raise StoreUnavailable("the store was opened read-only")
+        return self._journal
+
+    async def append(self, entry: Append) -> int:
+        check(entry)
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.journal.submit(
+            AppendEntry(
+                stream=entry.stream_id.bytes,
+                expected=entry.expected_version,
+                events=[(event.version, event.type, event.body) for event in entry.events],
+                work=None if entry.work is None else work_row(entry.work, self.owner),
+                touches_work=entry.touches_work,
+                future=future,
+            )
+        )
+        return await future
+
+    async def events(self, stream_id: UUID, after: int = 0, limit: int | None = None) -> Sequence[RecordedEvent]:
+        return await self._read(reads.stream, stream_id, after, limit)
+
+    async def log(self, after: int = 0, limit: int = 1_000) -> Sequence[RecordedEvent]:
+        return await self._read(reads.log, after, limit)
+
+    async def due(
+        self, now: datetime, limit: int, closed_lanes: Sequence[str] = (), skip: Sequence[UUID] = ()
+    ) -> Sequence[OpenWork]:
+        return await self._read(reads.due, now, limit, closed_lanes, skip)
+
+    async def next_due(self, after: datetime) -> datetime | None:
+        return await self._read(reads.next_due, after)
+
+    async def claim(self, owner: str, now: datetime) -> int:
+        statement = (
+            update(open_work)
+            .where(IN_FLIGHT, open_work.c.owner != owner)
+            .values(owner=owner, epoch=open_work.c.epoch + 1, due_at=microseconds(now))
+        )
+
+        def take_over(writer: LogWriter) -> int:
+            return writer.connection.execute(statement).rowcount
+
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.journal.submit(TaskEntry(take_over, future))
+        return await future
+
+    async def work(self, stream_id: UUID) -> OpenWork | None:
+        return await self._read(reads.work, stream_id)
+
+    async def open_work(self, after: UUID | None = None, limit: int = 1_000) -> Sequence[OpenWork]:
+        return await self._read(reads.all_work, after, limit)
+
+    async def position(self) -> int:
+        return await self._read(reads.position)
+
+    async def close(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(None, self.close_now)
+
+    def close_now(self) -> None:
+        """`close` for callers without an event loop; blocks until what is queued is durable. Twice is once."""
+        self._threads.shutdown()
+        self.readers.dispose()
+        if self._journal is not None:
+            self._journal.close()
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            lock.release()
+
+    async def _read(self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        def run() -> T:
+            try:
+                with self.readers.connect() as connection:
+                    return query(connection, *args, **kwargs)
+            except DBAPIError as error:
+                raise StoreUnavailable(f"nothing was read: {error.orig}") from error
+
+        try:
+            waiting = asyncio.get_running_loop().run_in_executor(self._threads, run)
+        except RuntimeError as error:  # what an executor that was shut down raises
+            raise StoreUnavailable("the store is closed") from error
+        return await waiting
