@@ -6,8 +6,10 @@ next input. Open-work rows are the timers, the queue and the recovery list.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -21,7 +23,7 @@ from domain.provider import BookingStatus, Outcome, Provider
 from saga import effects
 from saga.clock import Clock
 from saga.definition import Saga
-from saga.inputs import CalledBack, CallEnded, Due, Hold, Input, Read, ReadEnded, Turn, Write
+from saga.inputs import Asked, CalledBack, CallEnded, Due, Hold, Input, Read, ReadEnded, Turn, Write
 from saga.lanes import Lanes, lane_key
 from saga.turn import turn
 from store.mapper import decode, encode
@@ -61,7 +63,7 @@ class Runtime:
         self._providers, self._owner, self._observe = providers, owner, observe
         self._plans: dict[str, SagaPlan] = {}
         self._cache: OrderedDict[UUID, Appointment] = OrderedDict()
-        self._locks: dict[UUID, asyncio.Lock] = {}
+        self._locks: dict[UUID, tuple[asyncio.Lock, int]] = {}
         self._calling: set[UUID] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting: dict[UUID, list[asyncio.Future[Appointment]]] = {}
@@ -105,15 +107,23 @@ class Runtime:
 
         `plan` is that of a new appointment; one that exists goes on under the plan it began with.
         """
-        lock = self._locks.get(appointment)
-        if lock is None:
-            lock = self._locks[appointment] = asyncio.Lock()
-        async with lock:
-            try:
-                return await self._turn(appointment, given, plan)
-            finally:
-                if not lock._waiters:  # type: ignore[attr-defined]
-                    self._locks.pop(appointment, None)
+        async with self._alone(appointment):
+            return await self._turn(appointment, given, plan)
+
+    @asynccontextmanager
+    async def _alone(self, appointment: UUID) -> AsyncIterator[None]:
+        lock, users = self._locks.get(appointment, (None, 0))
+        lock = lock or asyncio.Lock()
+        self._locks[appointment] = (lock, users + 1)
+        try:
+            async with lock:
+                yield
+        finally:
+            _, users = self._locks[appointment]
+            if users == 1:
+                del self._locks[appointment]
+            else:
+                self._locks[appointment] = (lock, users - 1)
 
     async def _turn(self, appointment: UUID, given: Input, plan: SagaPlan | None) -> Turn:
         for _ in range(CONFLICTS_MAX):
@@ -122,7 +132,7 @@ class Runtime:
             if ruling is None:
                 ruling = next(iter(self._plans.values()))
             now = self.clock.now()
-            turned = turn(before, given, now, ruling, lambda target: self._hold(target, before, given, now))
+            turned = turn(before, given, now, ruling, partial(self._hold, before, given, now))
             if turned.idle:
                 return turned
             if turned.effect is not None:
@@ -139,8 +149,8 @@ class Runtime:
             return turned
         raise ConcurrencyConflict(f"{appointment}: the stream moved on {CONFLICTS_MAX} times")
 
-    def _hold(self, target: str, before: Appointment, given: Input, now: datetime) -> Hold | None:
-        tenant = before.tenant or getattr(getattr(given, "request", None), "tenant", "")
+    def _hold(self, before: Appointment, given: Input, now: datetime, target: str) -> Hold | None:
+        tenant = given.request.tenant if isinstance(given, Asked) else before.tenant
         return self.lanes.hold(target, tenant, now)
 
     def _forget(self, before: Appointment, turned: Turn) -> None:
@@ -207,12 +217,28 @@ class Runtime:
             plan = self._plans[digest] = SagaPlan.model_validate(fact.plan)
         return plan
 
+    @property
+    def definitions(self) -> frozenset[str]:
+        """The digests of the plans that this process can carry out."""
+        return frozenset(
+            digest
+            for digest, plan in self._plans.items()
+            if (plan.name, plan.version) in self._sagas and plan.provider in self._providers
+        )
+
     # -- effects -------------------------------------------------------------------------------------------------
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        fault = None if task.cancelled() else task.exception()
+        if fault is not None:
+            # A fault in our own code: its appointment is due again when the announced call has run out.
+            task.get_loop().call_exception_handler({"message": "a turn failed", "exception": fault, "task": task})
 
     async def _call(self, state: Appointment, effect: Write | Read) -> None:
         outcome: Outcome | None = None

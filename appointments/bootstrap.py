@@ -1,0 +1,187 @@
+"""The composition root: the only place that constructs things. Everybody else receives."""
+
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from providers.api_v2 import ApiV2Provider
+from providers.caldav import CalDavProvider
+from providers.notifications import Notifier
+
+from appointments.logs import TurnLog, open_log
+from appointments.settings import Settings
+from domain.definition import RetryPolicy
+from domain.errors import InvalidFields
+from domain.provider import Confirmed, Provider, WriteOutcome
+from providers.local import LocalProvider
+from saga.breaker import BreakerPolicy
+from saga.clock import Clock, WallClock
+from saga.definition import CalendarStep, Saga, Step, StepCall
+from saga.lanes import Lanes, LimitPolicy
+from saga.runtime import Runtime
+from store.memory import MemoryStore
+from store.port import Store
+from store.sqlite import SqliteStore
+
+UNDO_ATTEMPTS_MAX = 10
+
+
+def store_path(settings: Settings) -> Path:
+    """The file behind a `sqlite:///` store; raises `InvalidFields` for what is no such address."""
+    prefix = "sqlite:///"
+    if not settings.store.startswith(prefix) or settings.store == prefix:
+        raise InvalidFields(
+            f"cannot open the store {settings.store!r}; write sqlite:///relative/path.db, "
+            "sqlite:////absolute/path.db or memory:",
+            (("/store", "unknown kind of store"),),
+        )
+    return Path(settings.store.removeprefix(prefix))
+
+
+def owner() -> str:
+    """The name of this process, as open-work rows carry it."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+async def open_store(settings: Settings, read_only: bool = False) -> Store:
+    """The store that the settings name."""
+    if settings.store == "memory:":
+        return MemoryStore(owner())
+    path = store_path(settings)
+    if read_only and not path.exists():
+        raise InvalidFields(f"there is no store at {path}; book something first, or name one with --store")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return SqliteStore.open(path, owner=owner(), read_only=read_only)
+
+
+def make_provider(settings: Settings, clock: Clock) -> Provider:
+    """The provider that the settings name."""
+    parts = urlsplit(settings.provider)
+    name, settle_ms = settings.provider_name, settings.settle_ms
+    if settings.provider == "local:":
+        return LocalProvider(name)
+    if parts.scheme in ("http", "https") and parts.netloc:
+        return ApiV2Provider(name, settings.provider, callback_url=settings.callback_url, settle_ms=settle_ms)
+    if parts.scheme in ("caldav+http", "caldav+https") and parts.hostname:
+        user, password = settings.provider_username or parts.username or "", settings.provider_password
+        secret = password.get_secret_value() if password else parts.password or ""
+        where = parts.hostname + (f":{parts.port}" if parts.port else "")
+        url = urlunsplit((parts.scheme.removeprefix("caldav+"), where, parts.path, "", ""))
+        return CalDavProvider(name, url, user, secret, settle_ms=settle_ms, now=clock.now)
+    raise InvalidFields(
+        f"cannot use the provider {settings.provider!r}; write http(s)://host/api/v2, caldav+http(s)://host/home/ "
+        "or local:",
+        (("/provider", "unknown kind of provider"),),
+    )
+
+
+def make_notify(settings: Settings) -> tuple[Callable[[StepCall], Awaitable[WriteOutcome]], Notifier | None]:
+    """How the downstream is told: over HTTP where there is an address, else by the log line of the step alone."""
+    url = settings.notify_url
+    if url is None and settings.provider.startswith(("http://", "https://")):
+        url = settings.provider
+    if url is None:
+
+        async def log_only(_asked: StepCall) -> WriteOutcome:
+            return Confirmed()
+
+        return log_only, None
+    notifier = Notifier("notify", url)
+
+    async def notify(asked: StepCall) -> WriteOutcome:
+        details = asked.details
+        body = {
+            "client_ref": asked.call.client_ref,
+            "type": asked.event,
+            "calendar_id": details.calendar,
+            "start": details.start.isoformat(),
+            "end": details.end.isoformat(),
+            "summary": details.summary,
+        }
+        return await notifier.notify(asked.call, body)
+
+    return notify, notifier
+
+
+def booking_saga(
+    settings: Settings, notify: Callable[[StepCall], Awaitable[WriteOutcome]], further: tuple[Step, ...] = ()
+) -> Saga:
+    """The booking saga: create at the provider, then the user's further steps, then notify downstream."""
+    retry = RetryPolicy(
+        attempts_max=settings.attempts_max,
+        backoff_ms=settings.backoff_ms,
+        backoff_max_ms=settings.backoff_max_ms,
+        jitter=settings.jitter,
+    )
+    undo = retry.model_copy(update={"attempts_max": UNDO_ATTEMPTS_MAX})
+    timeout_ms = settings.call_timeout_ms
+    calendar = CalendarStep(retry=retry, undo_retry=undo, timeout_ms=timeout_ms, poll_ms=settings.poll_ms)
+    told = Step("notify", action=notify, retry=retry, timeout_ms=timeout_ms)
+    return Saga("booking", 1, (calendar, *further, told), settings.deadline_ms, settings.cleanup_ms)
+
+
+def make_lanes(settings: Settings) -> Lanes:
+    """Breakers and limits as the settings say."""
+    breaker = BreakerPolicy(failures_max=settings.breaker_failures_max, open_ms=settings.breaker_open_ms)
+    limits = LimitPolicy(
+        concurrency=settings.concurrency,
+        tenant_concurrency=settings.tenant_concurrency,
+        rate=settings.rate,
+        breaker=breaker,
+    )
+    return Lanes({"*": limits})
+
+
+class Parts:
+    """Everything that an open orchestrator is made of; `close` undoes it in reverse."""
+
+    def __init__(
+        self, settings: Settings, store: Store, clock: Clock, providers: dict[str, Provider], sagas: tuple[Saga, ...]
+    ) -> None:
+        self.settings, self.store, self.clock, self.providers = settings, store, clock, providers
+        self.logger, self._log_file = open_log(settings)
+        self.log = TurnLog(self.logger, settings.log_key.get_secret_value())
+        self.lanes = make_lanes(settings)
+        self.sagas = sagas
+        self.notifier: Notifier | None = None
+        self.runtime = Runtime(store, clock, sagas, providers, self.lanes, owner(), self.log)
+
+    async def close(self) -> None:
+        """Stop the runtime, then let go of the store, the connections and the log."""
+        await self.runtime.stop()
+        for provider in self.providers.values():
+            await provider.close()
+        if self.notifier is not None:
+            await self.notifier.close()
+        await self.store.close()
+        if self._log_file is not None:
+            self._log_file.close()
+
+
+async def build(
+    settings: Settings,
+    *,
+    providers: tuple[Provider, ...] = (),
+    sagas: tuple[Saga, ...] = (),
+    steps: tuple[Step, ...] = (),
+    clock: Clock | None = None,
+    store: Store | None = None,
+) -> Parts:
+    """Construct everything and start it. `sagas` replaces the booking saga; `steps` adds to it."""
+    clock = clock or WallClock()
+    used = {provider.name: provider for provider in providers or (make_provider(settings, clock),)}
+    notifier = None
+    if not sagas:
+        notify, notifier = make_notify(settings)
+        sagas = (booking_saga(settings, notify, steps),)
+    opened = store or await open_store(settings)
+    parts = Parts(settings, opened, clock, used, sagas)
+    parts.notifier = notifier
+    try:
+        await parts.runtime.start()
+    except BaseException:
+        await parts.close()
+        raise
+    return parts

@@ -1,0 +1,282 @@
+"""The Python face: book, cancel, reschedule, act, and know. The same commands as every other way in."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any, Self
+from uuid import UUID
+
+from appointments import bootstrap
+from appointments.settings import Settings
+from appointments.views import Appointment, AppointmentFilter, AuditEvent, audit_trail, view
+from domain import events as e
+from domain.appointment import Appointment as State
+from domain.appointment import evolve
+from domain.commands import (
+    Act,
+    BookAppointment,
+    CancelAppointment,
+    Command,
+    OperatorAction,
+    Request,
+    RescheduleAppointment,
+    parse,
+)
+from domain.errors import IllegalTransition, InvalidFields, UnknownAppointment
+from domain.identity import appointment_id
+from domain.labels import LABELS, action_label
+from domain.provider import Provider
+from projections.health import Health, health
+from projections.listing import appointments
+from saga.clock import Clock
+from saga.definition import Saga, Step
+from saga.inputs import Asked, CalledBack
+from store.mapper import decode
+from store.port import RecordedEvent, Store
+
+WAIT_MAX_S = 86_400.0
+
+
+class Orchestrator:
+    """The appointment desk of one store. `async with Orchestrator.open(Settings(...)) as desk:`."""
+
+    def __init__(self, parts: bootstrap.Parts) -> None:
+        self._parts, self._runtime, self.settings = parts, parts.runtime, parts.settings
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        settings: Settings | None = None,
+        *,
+        providers: tuple[Provider, ...] = (),
+        sagas: tuple[Saga, ...] = (),
+        steps: tuple[Step, ...] = (),
+        clock: Clock | None = None,
+        store: Store | None = None,
+    ) -> AsyncIterator[Self]:
+        """Open the store, take up what was left unfinished, and serve until the block ends.
+
+        Further steps, sagas and providers are registered here. Raises `StoreLocked` when another process has the
+        file, `InvalidFields` for settings that name nothing usable.
+        """
+        parts = await bootstrap.build(
+            settings or Settings(), providers=providers, sagas=sagas, steps=steps, clock=clock, store=store
+        )
+        try:
+            yield cls(parts)
+        finally:
+            await parts.close()
+
+    # -- commands ------------------------------------------------------------------------------------------------
+
+    async def book(
+        self, command: BookAppointment | Mapping[str, Any], *, key: str, wait: float | None = None, **who: Any
+    ) -> Appointment:
+        """Book. Returns when the command is durable; with `wait` (seconds), at the end or when that time is over.
+
+        `who`: tenant, actor, correlation_id, action_label. The same key and payload give the same appointment.
+        Raises `InvalidFields`, `KeyReused`, `StoreUnavailable`.
+        """
+        asked = _checked(BookAppointment, command)
+        request = self._request(key, who)
+        saga = self._parts.sagas[0]
+        plan = saga.plan(self._provider(asked.calendar))
+        return await self._give(appointment_id(request.tenant, key), asked, request, wait, plan)
+
+    async def cancel(
+        self, id: UUID | str, *, key: str, reason: str = "", wait: float | None = None, **who: Any
+    ) -> Appointment:
+        """Cancel. Raises `UnknownAppointment`, `IllegalTransition`, `StaleVersion`, `KeyReused`."""
+        command = parse(CancelAppointment, {"reason": reason})
+        return await self._give(_uuid(id), command, self._request(key, who), wait)
+
+    async def reschedule(
+        self,
+        id: UUID | str,
+        *,
+        start: datetime | str,
+        end: datetime | str,
+        key: str,
+        time_zone: str | None = None,
+        wait: float | None = None,
+        **who: Any,
+    ) -> Appointment:
+        """Move to another time. Raises as `cancel` does."""
+        command = parse(RescheduleAppointment, {"start": start, "end": end, "time_zone": time_zone})
+        return await self._give(_uuid(id), command, self._request(key, who), wait)
+
+    async def act(
+        self,
+        id: UUID | str,
+        action: OperatorAction | str,
+        *,
+        actor: str,
+        reason: str,
+        step: str | None = None,
+        key: str | None = None,
+        wait: float | None = None,
+        **who: Any,
+    ) -> Appointment:
+        """An operator's action. Without a key, the same action at the same version is done once."""
+        command = parse(Act, {"action": action, "reason": reason, "step": step})
+        appointment = _uuid(id)
+        if key is None:
+            key = f"act-{command.action}-{(await self._state(appointment, who.get('tenant'))).version}"
+        return await self._give(appointment, command, self._request(key, {**who, "actor": actor}), wait)
+
+    async def ui_event(
+        self, event: Mapping[str, Any], *, key: str, wait: float | None = None, **who: Any
+    ) -> Appointment:
+        """An event of the legacy front end as a command. Raises `UnknownLabel`; then nothing is recorded."""
+        label = action_label(event)
+        payload = event.get("payload")
+        if not isinstance(payload, Mapping):
+            raise InvalidFields("the event has no payload object", (("/payload", "Field required"),))
+        who = {**who, "action_label": label}
+        name = LABELS[label]
+        if name == "book":
+            return await self.book(payload, key=key, wait=wait, **who)
+        fields = dict(payload)
+        appointment = fields.pop("appointment_id", None)
+        if not isinstance(appointment, str | UUID):
+            raise InvalidFields(f"{name} needs the appointment_id", (("/payload/appointment_id", "Field required"),))
+        model: type[CancelAppointment | RescheduleAppointment] = (
+            CancelAppointment if name == "cancel" else RescheduleAppointment
+        )
+        return await self._give(_uuid(appointment), parse(model, fields), self._request(key, who), wait)
+
+    async def called_back(
+        self, provider: str, webhook_id: str, client_ref: str, provider_ref: str, status: str, version: int
+    ) -> bool:
+        """A provider's callback whose signature has been checked. False: reference unknown, kept for an operator."""
+        told = CalledBack(webhook_id, provider_ref, e.BookingStatus(status), version)
+        return await self._runtime.called_back(provider, client_ref, told)
+
+    # -- what is known -------------------------------------------------------------------------------------------
+
+    async def show(self, id: UUID | str, *, tenant: str | None = None, wait: float | None = None) -> Appointment:
+        """One appointment as it stands now (read-your-writes). Raises `UnknownAppointment`."""
+        state = await self._state(_uuid(id), tenant)
+        if wait:
+            state = await self._runtime.settled(state.id, min(wait, WAIT_MAX_S))
+        return await self._seen(state)
+
+    async def list(self, wanted: AppointmentFilter | None = None) -> tuple[Appointment, ...]:
+        """Appointments, newest first."""
+        wanted = wanted or AppointmentFilter(tenant=self.settings.tenant)
+        return await list_appointments(self._parts.store, wanted)
+
+    async def events(self, id: UUID | str, *, tenant: str | None = None) -> tuple[AuditEvent, ...]:
+        """The audit trail: who, when, why."""
+        return await trail(self._parts.store, _uuid(id), tenant or self.settings.tenant)
+
+    async def state_at(
+        self, id: UUID | str, *, version: int | None = None, at: datetime | None = None, tenant: str | None = None
+    ) -> Appointment:
+        """The appointment as it was at a version, or at an instant."""
+        return await as_it_was(self._parts.store, _uuid(id), tenant or self.settings.tenant, version, at)
+
+    async def health(self) -> Health:
+        """Whether anything is wrong, overdue, parked or stranded."""
+        return await health(self._parts.store, self._parts.clock.now(), self._runtime.definitions)
+
+    @property
+    def runtime(self) -> Any:
+        """The runtime, for those who embed it further."""
+        return self._runtime
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _provider(self, calendar: str) -> Provider:
+        name = self.settings.calendars.get(calendar)
+        if name is None:
+            return next(iter(self._parts.providers.values()))
+        try:
+            return self._parts.providers[name]
+        except KeyError:
+            raise InvalidFields(
+                f"calendar {calendar!r} is kept by provider {name!r}, which is not registered",
+                (("/calendar", "its provider is not registered"),),
+            ) from None
+
+    def _request(self, key: str, who: Mapping[str, Any]) -> Request:
+        return parse(Request, {"tenant": self.settings.tenant, "actor": self.settings.actor, **who, "key": key})
+
+    async def _give(
+        self, id: UUID, command: Command, request: Request, wait: float | None, plan: Any = None
+    ) -> Appointment:
+        if plan is None:
+            await self._state(id, request.tenant)
+        turned = await self._runtime.give(id, Asked(command, request), plan)
+        state = turned.state
+        if turned.replayed:
+            self._parts.log.hit(state)
+        if wait:
+            state = await self._runtime.settled(id, min(wait, WAIT_MAX_S))
+        wake = turned.wake.at if turned.wake and state.version == turned.state.version else None
+        return view(state, wake, turned.replayed) if wake else await self._seen(state, turned.replayed)
+
+    async def _state(self, id: UUID, tenant: str | None) -> State:
+        state = await self._runtime.load(id)
+        if not state.version or state.tenant != (tenant or self.settings.tenant):
+            raise UnknownAppointment(f"there is no appointment {id}")
+        return state
+
+    async def _seen(self, state: State, replayed: bool = False) -> Appointment:
+        work = await self._parts.store.work(state.id)
+        return view(state, work.due_at if work else None, replayed)
+
+
+def _checked(model: type[BookAppointment], command: BookAppointment | Mapping[str, Any]) -> BookAppointment:
+    return command if isinstance(command, model) else parse(model, command)
+
+
+def _uuid(id: UUID | str) -> UUID:
+    try:
+        return id if isinstance(id, UUID) else UUID(id)
+    except ValueError:
+        raise UnknownAppointment(f"{id!r} is no appointment id (a UUID)") from None
+
+
+async def list_appointments(store: Store, wanted: AppointmentFilter) -> tuple[Appointment, ...]:
+    """Fold the log and filter."""
+    found = [view(state) async for state in appointments(store) if state.tenant == wanted.tenant]
+    found = [one for one in found if _matches(one, wanted)]
+    return tuple(sorted(found, key=lambda one: (one.created_at, one.id), reverse=True)[: wanted.limit])
+
+
+def _matches(one: Appointment, wanted: AppointmentFilter) -> bool:
+    same = (("state", one.state), ("phase", one.phase), ("calendar", one.calendar), ("parked", one.parked))
+    if any(getattr(wanted, name) not in (None, value) for name, value in same):
+        return False
+    text = f"{one.summary} {one.location or ''} {one.id}".casefold()
+    return wanted.q is None or wanted.q.casefold() in text
+
+
+async def _stream(store: Store, id: UUID, tenant: str) -> list[tuple[RecordedEvent, e.Event]]:
+    stream = [(recorded, decode(recorded)) for recorded in await store.events(id)]
+    first = stream[0][1] if stream else None
+    if not isinstance(first, e.AppointmentRequested) or first.tenant != tenant:
+        raise UnknownAppointment(f"there is no appointment {id}")
+    return stream
+
+
+async def trail(store: Store, id: UUID, tenant: str) -> tuple[AuditEvent, ...]:
+    """The audit trail of one appointment. Raises `UnknownAppointment`."""
+    stream = await _stream(store, id, tenant)
+    first = stream[0][1]
+    assert isinstance(first, e.AppointmentRequested)
+    return audit_trail(stream, first.correlation_id or str(id))
+
+
+async def as_it_was(store: Store, id: UUID, tenant: str, version: int | None, at: datetime | None) -> Appointment:
+    """The state at a version or an instant. Raises `UnknownAppointment`, `IllegalTransition` before its beginning."""
+    state = State(id)
+    for recorded, event in await _stream(store, id, tenant):
+        if (version is not None and recorded.version > version) or (at is not None and event.at > at):
+            break
+        state = evolve(state, event)
+    if not state.version:
+        raise IllegalTransition("there was nothing yet at that version or instant")
+    return view(state)

@@ -1,0 +1,78 @@
+"""Settings: read once, checked with limits, from the environment, `.env` or a TOML file."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, StringConstraints
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+Milliseconds = Annotated[int, Field(ge=0, le=604_800_000)]
+
+
+class Settings(BaseSettings):
+    """What is in force. Each field is `APPOINTMENTS_<FIELD>` in the environment. Times in milliseconds."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="APPOINTMENTS_",
+        env_file=".env",
+        env_ignore_empty=True,
+        toml_file="appointments.toml",
+        extra="ignore",
+        frozen=True,
+    )
+
+    store: str = "sqlite:///data/appointments.db"
+    """`sqlite:///relative/path.db`, `sqlite:////absolute/path.db`, or `memory:`."""
+    provider: str = "http://127.0.0.1:8085/api/v2"
+    """`http(s)://…` speaks /api/v2; `caldav+http(s)://…/home/` speaks CalDAV; `local:` books in this process."""
+    provider_name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,40}$")] = "main"
+    provider_username: str | None = None
+    provider_password: SecretStr | None = None
+    calendars: dict[str, str] = Field(default_factory=dict)
+    """Which calendar is kept by which registered provider; one that is not named goes to the first."""
+    notify_url: str | None = None
+    """Where the downstream is told, below `/notifications`; unset: the /api/v2 provider, or the log."""
+    callback_url: str | None = None
+    """Where a provider is to call back; must end in `/v1/callbacks/<provider name>`."""
+    callback_secret: SecretStr | None = None
+    callback_listen: str = "127.0.0.1:8086"
+    tenant: str = "default"
+    actor: str = "operator"
+
+    attempts_max: int = Field(default=3, ge=1, le=100)
+    call_timeout_ms: int = Field(default=5_000, ge=10, le=300_000)
+    backoff_ms: Milliseconds = 500
+    backoff_max_ms: Milliseconds = 30_000
+    jitter: float = Field(default=0.2, ge=0, le=1)
+    deadline_ms: int = Field(default=120_000, ge=100, le=86_400_000)
+    cleanup_ms: int = Field(default=600_000, ge=100, le=604_800_000)
+    settle_ms: Milliseconds = 2_000
+    poll_ms: int = Field(default=1_000, ge=1, le=86_400_000)
+    breaker_failures_max: int = Field(default=3, ge=1, le=1_000)
+    breaker_open_ms: int = Field(default=5_000, ge=1, le=3_600_000)
+    concurrency: int = Field(default=64, ge=1, le=10_000)
+    tenant_concurrency: int = Field(default=64, ge=1, le=10_000)
+    rate: float | None = Field(default=None, gt=0, le=100_000)
+    """Calls a second to the provider; unset: no limit."""
+
+    log_file: Path | None = None
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_key: SecretStr = SecretStr("appointments")
+    """Keys the hash under which idempotency keys appear in logs."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments win over the environment, that over `.env`, that over `appointments.toml`."""
+        return init_settings, env_settings, dotenv_settings, TomlConfigSettingsSource(settings_cls)

@@ -1,0 +1,95 @@
+"""The plain synchronous face: the same calls, blocking, on an event loop of its own in one thread."""
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from uuid import UUID
+
+from appointments.orchestrator import Orchestrator
+from appointments.settings import Settings
+from appointments.views import Appointment, AppointmentFilter, AuditEvent
+from projections.health import Health
+
+T = TypeVar("T")
+
+
+class SyncOrchestrator:
+    """`with SyncOrchestrator.open(Settings(...)) as desk:`; see `Orchestrator` for what each call does and raises."""
+
+    def __init__(self, opening: AbstractAsyncContextManager[Orchestrator]) -> None:
+        self._opening = opening
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="appointments", daemon=True)
+
+    @classmethod
+    def open(cls, settings: Settings | None = None, **parts: Any) -> Self:
+        """As `Orchestrator.open`, as a plain context manager."""
+        return cls(Orchestrator.open(settings, **parts))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        try:
+            self._desk = self._run(self._opening.__aenter__())
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._run(self._opening.__aexit__(kind, fault, trace))
+        finally:
+            self._end()
+
+    def _run(self, call: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(call, self._loop).result()
+
+    def _end(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def book(self, command: Any, *, key: str, wait: float | None = None, **who: Any) -> Appointment:
+        """See `Orchestrator.book`."""
+        return self._run(self._desk.book(command, key=key, wait=wait, **who))
+
+    def cancel(self, id: UUID | str, *, key: str, **more: Any) -> Appointment:
+        """See `Orchestrator.cancel`."""
+        return self._run(self._desk.cancel(id, key=key, **more))
+
+    def reschedule(self, id: UUID | str, *, key: str, **more: Any) -> Appointment:
+        """See `Orchestrator.reschedule`."""
+        return self._run(self._desk.reschedule(id, key=key, **more))
+
+    def act(self, id: UUID | str, action: str, *, actor: str, reason: str, **more: Any) -> Appointment:
+        """See `Orchestrator.act`."""
+        return self._run(self._desk.act(id, action, actor=actor, reason=reason, **more))
+
+    def ui_event(self, event: Any, *, key: str, **more: Any) -> Appointment:
+        """See `Orchestrator.ui_event`."""
+        return self._run(self._desk.ui_event(event, key=key, **more))
+
+    def show(self, id: UUID | str, **more: Any) -> Appointment:
+        """See `Orchestrator.show`."""
+        return self._run(self._desk.show(id, **more))
+
+    def list(self, wanted: AppointmentFilter | None = None) -> tuple[Appointment, ...]:
+        """See `Orchestrator.list`."""
+        return self._run(self._desk.list(wanted))
+
+    def events(self, id: UUID | str, **more: Any) -> tuple[AuditEvent, ...]:
+        """See `Orchestrator.events`."""
+        return self._run(self._desk.events(id, **more))
+
+    def state_at(self, id: UUID | str, **more: Any) -> Appointment:
+        """See `Orchestrator.state_at`."""
+        return self._run(self._desk.state_at(id, **more))
+
+    def health(self) -> Health:
+        """See `Orchestrator.health`."""
+        return self._run(self._desk.health())
