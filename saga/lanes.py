@@ -100,6 +100,11 @@ class Lanes:
         elif aim.breaker.probing:
             aim.breaker = Breaker(aim.breaker.failures, aim.breaker.open_until, opened=aim.breaker.opened)
 
+    @property
+    def waited(self) -> bool:
+        """Whether somebody was told to wait for a lane."""
+        return bool(self._waited)
+
     def closed(self, now: datetime) -> tuple[str, ...]:
         """Lanes that somebody waits for and that let nothing through now."""
         held = {lane: who for lane, who in self._waited.items() if self.hold(*who, now) is not None}

@@ -256,7 +256,8 @@ class Runtime:
         finally:
             self._calling.discard(state.id)
             self.lanes.give_back(effect.target, state.tenant, self.clock.now(), outcome)
-            self._wake.set()
+            if self.lanes.waited:
+                self._wake.set()
         await self._record(state.id, given)
 
     async def _record(self, appointment: UUID, given: Input) -> None:
