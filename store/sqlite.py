@@ -65,6 +65,13 @@ class SqliteStore(Store):
             raise StoreUnavailable("the store was opened read-only")
         return self._journal
 
+    def after_commit(self, call: Callable[[], None]) -> Callable[[], None]:
+        """Have `call` run in the journal's thread after each commit; returns a function that ends this.
+
+        A read-only store never calls: it cannot see the commits of another process but by looking.
+        """
+        return _nothing if self._journal is None else self._journal.after_commit(call)
+
     async def append(self, entry: Append) -> int:
         check(entry)
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -143,3 +150,7 @@ class SqliteStore(Store):
         except RuntimeError as error:  # what an executor that was shut down raises
             raise StoreUnavailable("the store is closed") from error
         return await waiting
+
+
+def _nothing() -> None:
+    """There is nothing to end."""
