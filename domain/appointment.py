@@ -1,9 +1,9 @@
 """An appointment's state: the fold of its stream, and nothing else. `evolve` is the only way from one to the next."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import assert_never
+from typing import Any, TypeVar, assert_never
 from uuid import UUID
 
 from domain import events as e
@@ -26,7 +26,7 @@ class Progress(StrEnum):
     SKIPPED = "skipped"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class StepState:
     """One operation of one step: attempts, what is known of the booking, and since when the outcome is unknown."""
 
@@ -69,7 +69,7 @@ class Move:
     deadline_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Appointment:
     """Everything that is true of one appointment at one version (0: nothing yet)."""
 
@@ -123,6 +123,18 @@ WEBHOOKS_KEPT = 64
 FLIGHT_GRACE = timedelta(seconds=1)
 
 
+Frozen = TypeVar("Frozen", "Appointment", StepState)
+
+
+def _but(before: Frozen, **changes: Any) -> Frozen:
+    """As before, but for these fields: what `dataclasses.replace` does, at a tenth of the time of every turn."""
+    assert changes.keys() <= before.__dict__.keys(), changes
+    after = object.__new__(type(before))
+    after.__dict__.update(before.__dict__)
+    after.__dict__.update(changes)
+    return after
+
+
 def _find(steps: tuple[StepState, ...], name: str) -> StepState:
     for step in steps:
         if step.name == name:
@@ -139,19 +151,19 @@ def _put(steps: tuple[StepState, ...], changed: StepState) -> tuple[StepState, .
 def evolve(before: Appointment, event: e.Event) -> Appointment:
     """The state after `event`. Raises `IllegalMove` when the life cycle has no such move: nothing has happened then."""
     state = move(before.state, type(event))
-    now = replace(before, version=before.version + 1, state=state, updated_at=event.at)
+    now = _but(before, version=before.version + 1, state=state, updated_at=event.at)
     match event:
         case e.StepStarted():
             return _started(now, event)
         case e.StepSucceeded():
             return _succeeded(now, event)
         case e.AppointmentConfirmed():
-            return replace(now, forced=False, deferred_until=None)
+            return _but(now, forced=False, deferred_until=None)
         case e.AppointmentRequested():
             return _requested(now, event)
         case e.StepPending():
             step = _operation(now, event.step, e.Operation.ACTION)
-            step = replace(step, progress=Progress.PENDING, due_at=event.poll_at, booking=event.booking)
+            step = _but(step, progress=Progress.PENDING, due_at=event.poll_at, booking=event.booking)
             return _with(_landed(now), _certain(step), e.Operation.ACTION)
         case e.StepAttemptFailed():
             return _attempt_failed(now, event)
@@ -159,12 +171,12 @@ def evolve(before: Appointment, event: e.Event) -> Appointment:
             return _interrupted(now, event)
         case e.RetryScheduled():
             step = _operation(now, event.step, event.operation)
-            return _with(now, replace(step, progress=Progress.WAITING, due_at=event.due_at), event.operation)
+            return _with(now, _but(step, progress=Progress.WAITING, due_at=event.due_at), event.operation)
         case e.CallDeferred():
-            return replace(now, deferred_until=event.until)
+            return _but(now, deferred_until=event.until)
         case e.StepInDoubt():
             step = _operation(now, event.step, event.operation)
-            step = replace(step, progress=Progress.DOUBT, give_up=event.reason, due_at=event.at)
+            step = _but(step, progress=Progress.DOUBT, give_up=event.reason, due_at=event.at)
             return _with(now, step, event.operation)
         case e.BookingFound() | e.BookingMissing() | e.LookupFailed():
             return _looked(now, event)
@@ -179,22 +191,22 @@ def evolve(before: Appointment, event: e.Event) -> Appointment:
             details = now.details.model_copy(
                 update={"start": event.start, "end": event.end, "time_zone": event.time_zone}
             )
-            return replace(now, details=details, moving=None, move_step=None, deferred_until=None, forced=False)
+            return _but(now, details=details, moving=None, move_step=None, deferred_until=None, forced=False)
         case e.RescheduleFailed():
-            return replace(now, moving=None, move_step=None, deferred_until=None, forced=False, detail=event.detail)
+            return _but(now, moving=None, move_step=None, deferred_until=None, forced=False, detail=event.detail)
         case e.OperatorActed():
             return _acted(now, event)
         case e.AppointmentParked():
-            return replace(now, parked=True, parked_reason=event.reason)
+            return _but(now, parked=True, parked_reason=event.reason)
         case e.AppointmentFailed() | e.AppointmentCancelled():
-            return replace(now, reason=event.reason, forced=False, deferred_until=None)
+            return _but(now, reason=event.reason, forced=False, deferred_until=None)
         case _:
             # What is left are events of other streams; the table of moves has refused them already.
             raise AssertionError(event)
 
 
 def _requested(now: Appointment, event: e.AppointmentRequested) -> Appointment:
-    return replace(
+    return _but(
         now,
         tenant=event.tenant,
         definition=event.definition,
@@ -225,48 +237,48 @@ def _operation(now: Appointment, step: str, operation: e.Operation) -> StepState
 def _with(now: Appointment, step: StepState, operation: e.Operation) -> Appointment:
     match operation:
         case e.Operation.ACTION:
-            return replace(now, actions=_put(now.actions, step))
+            return _but(now, actions=_put(now.actions, step))
         case e.Operation.COMPENSATION:
-            return replace(now, undos=_put(now.undos, step))
+            return _but(now, undos=_put(now.undos, step))
         case e.Operation.RESCHEDULE:
-            return replace(now, move_step=step)
+            return _but(now, move_step=step)
         case _:
             assert_never(operation)
 
 
 def _landed(now: Appointment) -> Appointment:
-    return replace(now, in_flight=None)
+    return _but(now, in_flight=None)
 
 
 def _certain(step: StepState) -> StepState:
-    return replace(step, doubt_since=None, in_flight_seen=False)
+    return _but(step, doubt_since=None, in_flight_seen=False)
 
 
 def _started(now: Appointment, event: e.StepStarted) -> Appointment:
     step = _operation(now, event.step, event.operation)
-    step = replace(step, progress=Progress.RUNNING, attempts=event.attempt, due_at=None)
+    step = _but(step, progress=Progress.RUNNING, attempts=event.attempt, due_at=None)
     until = event.at + timedelta(milliseconds=event.timeout_ms) + FLIGHT_GRACE
     flight = InFlight(event.step, event.operation, event.operation_id, event.attempt, until)
-    return replace(_with(now, step, event.operation), in_flight=flight, deferred_until=None)
+    return _but(_with(now, step, event.operation), in_flight=flight, deferred_until=None)
 
 
 def _succeeded(now: Appointment, event: e.StepSucceeded) -> Appointment:
     now = _landed(now)
     step = _certain(_operation(now, event.step, event.operation))
-    step = replace(step, progress=Progress.DONE, due_at=None)
+    step = _but(step, progress=Progress.DONE, due_at=None)
     if event.operation is e.Operation.ACTION:
-        return _with(now, replace(step, booking=event.booking or step.booking), event.operation)
+        return _with(now, _but(step, booking=event.booking or step.booking), event.operation)
     if event.booking is not None:
-        action = replace(now.action(event.step), booking=event.booking)
+        action = _but(now.action(event.step), booking=event.booking)
         now = _with(now, action, e.Operation.ACTION)
     return _with(now, step, event.operation)
 
 
 def _attempt_failed(now: Appointment, event: e.StepAttemptFailed) -> Appointment:
     step = _operation(now, event.step, event.operation)
-    step = replace(step, progress=Progress.ATTEMPT_FAILED, failure=event)
+    step = _but(step, progress=Progress.ATTEMPT_FAILED, failure=event)
     if event.kind == "unknown":
-        step = replace(step, doubt_since=event.at, in_flight_seen=step.in_flight_seen or event.in_flight)
+        step = _but(step, doubt_since=event.at, in_flight_seen=step.in_flight_seen or event.in_flight)
     return _with(_landed(now), step, event.operation)
 
 
@@ -275,7 +287,7 @@ def _interrupted(now: Appointment, event: e.CallInterrupted) -> Appointment:
     failure = e.StepAttemptFailed(
         at=event.at, step=event.step, operation=event.operation, kind="unknown", reason="interrupted"
     )
-    step = replace(
+    step = _but(
         step,
         progress=Progress.ATTEMPT_FAILED,
         failure=failure,
@@ -292,23 +304,23 @@ def _looked(now: Appointment, event: e.BookingFound | e.BookingMissing | e.Looku
         case e.BookingFound():
             found = event.booking
             live = found.status in (BookingStatus.ACCEPTED, BookingStatus.PENDING)
-            action = replace(now.action(event.step), booking=found)
+            action = _but(now.action(event.step), booking=found)
             if operation is e.Operation.RESCHEDULE:
-                return replace(now, actions=_put(now.actions, action), move_step=replace(step, due_at=event.at))
+                return _but(now, actions=_put(now.actions, action), move_step=_but(step, due_at=event.at))
             # Found while going forward is settled by the StepSucceeded or StepPending that follows.
             progress = Progress.DONE if live else Progress.GIVEN_UP
-            return _with(now, replace(_certain(action), progress=progress), operation)
+            return _with(now, _but(_certain(action), progress=progress), operation)
         case e.BookingMissing() if event.trusted:
             after = Progress.GIVEN_UP if step.give_up or now.state in BACKWARD else Progress.ATTEMPT_FAILED
-            return _with(now, replace(_certain(step), progress=after, due_at=None), operation)
+            return _with(now, _but(_certain(step), progress=after, due_at=None), operation)
         case e.BookingMissing() | e.LookupFailed():
-            return _with(now, replace(step, due_at=event.look_at), operation)
+            return _with(now, _but(step, due_at=event.look_at), operation)
         case _:
             assert_never(event)
 
 
 def _called_back(now: Appointment, event: e.CallbackReceived) -> Appointment:
-    now = replace(now, webhooks=(*now.webhooks, event.webhook_id)[-WEBHOOKS_KEPT:])
+    now = _but(now, webhooks=(*now.webhooks, event.webhook_id)[-WEBHOOKS_KEPT:])
     known = now.booking
     if known is None:
         seen = ProviderBooking(
@@ -319,20 +331,20 @@ def _called_back(now: Appointment, event: e.CallbackReceived) -> Appointment:
     else:
         return now
     step = now.action(event.step)
-    return replace(now, actions=_put(now.actions, replace(step, booking=seen)))
+    return _but(now, actions=_put(now.actions, _but(step, booking=seen)))
 
 
 def _turned_back(now: Appointment, event: e.CancellationRequested | e.CompensationBegun | e.LateSuccess) -> Appointment:
-    now = replace(now, cleanup_until=event.cleanup_until, deferred_until=None, parked=False, parked_reason="")
+    now = _but(now, cleanup_until=event.cleanup_until, deferred_until=None, parked=False, parked_reason="")
     match event:
         case e.CancellationRequested():
-            return replace(
+            return _but(
                 now,
                 reason=e.EndReason.CANCELLED_BY_REQUEST,
                 keys=(*now.keys, (event.key, event.fingerprint)) if event.key else now.keys,
             )
         case e.CompensationBegun():
-            return replace(now, reason=event.reason, detail=event.detail)
+            return _but(now, reason=event.reason, detail=event.detail)
         case e.LateSuccess():
             assert now.details is not None
             alive = ProviderBooking(
@@ -341,15 +353,15 @@ def _turned_back(now: Appointment, event: e.CancellationRequested | e.Compensati
                 status=BookingStatus.ACCEPTED,
                 version=event.version,
             )
-            action = replace(_certain(now.action(event.step)), progress=Progress.DONE, booking=alive)
+            action = _but(_certain(now.action(event.step)), progress=Progress.DONE, booking=alive)
             undos = tuple(undo for undo in now.undos if undo.name != event.step)
-            return replace(now, actions=_put(now.actions, action), undos=undos, rounds=now.rounds + 1)
+            return _but(now, actions=_put(now.actions, action), undos=undos, rounds=now.rounds + 1)
         case _:
             assert_never(event)
 
 
 def _move_requested(now: Appointment, event: e.RescheduleRequested) -> Appointment:
-    return replace(
+    return _but(
         now,
         moving=Move(event.start, event.end, event.time_zone, event.deadline_at),
         move_step=None,
@@ -360,20 +372,20 @@ def _move_requested(now: Appointment, event: e.RescheduleRequested) -> Appointme
 
 
 def _acted(now: Appointment, event: e.OperatorActed) -> Appointment:
-    now = replace(now, keys=(*now.keys, (event.key, event.fingerprint)))
+    now = _but(now, keys=(*now.keys, (event.key, event.fingerprint)))
     match event.action:
         case OperatorAction.PARK:
-            return replace(now, parked=True, parked_reason=event.reason)
+            return _but(now, parked=True, parked_reason=event.reason)
         case OperatorAction.RESUME:
-            return replace(now, parked=False, parked_reason="")
+            return _but(now, parked=False, parked_reason="")
         case OperatorAction.RETRY:
-            return _fresh_budget(replace(now, parked=False, parked_reason=""), event)
+            return _fresh_budget(_but(now, parked=False, parked_reason=""), event)
         case OperatorAction.SKIP:
-            return _skipped(replace(now, parked=False, parked_reason=""), event)
+            return _skipped(_but(now, parked=False, parked_reason=""), event)
         case OperatorAction.FORCE_COMPLETE:
-            return replace(now, parked=False, parked_reason="", forced=True)
+            return _but(now, parked=False, parked_reason="", forced=True)
         case OperatorAction.COMPENSATE:
-            return replace(now, parked=False, parked_reason="")
+            return _but(now, parked=False, parked_reason="")
         case _:
             assert_never(event.action)
 
@@ -381,12 +393,12 @@ def _acted(now: Appointment, event: e.OperatorActed) -> Appointment:
 def _fresh_budget(now: Appointment, event: e.OperatorActed) -> Appointment:
     def fresh(step: StepState) -> StepState:
         if step.progress in (Progress.WAITING, Progress.ATTEMPT_FAILED):
-            return replace(step, progress=Progress.WAITING, forgiven=step.attempts, due_at=event.at)
+            return _but(step, progress=Progress.WAITING, forgiven=step.attempts, due_at=event.at)
         if step.progress in (Progress.PENDING, Progress.DOUBT):
-            return replace(step, due_at=event.at)
+            return _but(step, due_at=event.at)
         return step
 
-    return replace(
+    return _but(
         now,
         actions=tuple(map(fresh, now.actions)),
         undos=tuple(map(fresh, now.undos)),
@@ -399,5 +411,5 @@ def _fresh_budget(now: Appointment, event: e.OperatorActed) -> Appointment:
 def _skipped(now: Appointment, event: e.OperatorActed) -> Appointment:
     assert event.step is not None
     operation = e.Operation.COMPENSATION if now.state in BACKWARD else e.Operation.ACTION
-    step = replace(_certain(_operation(now, event.step, operation)), progress=Progress.SKIPPED, due_at=None)
+    step = _but(_certain(_operation(now, event.step, operation)), progress=Progress.SKIPPED, due_at=None)
     return _with(now, step, operation)
