@@ -74,7 +74,7 @@ class ProviderBooking(Value):
     """A booking as it stands at the provider."""
 
     provider_ref: str = Field(min_length=1, max_length=1_024)
-    client_ref: str
+    client_ref: str = ""
     status: BookingStatus
     version: int = Field(default=1, ge=0)
     """The provider's own version where it has one, else 1."""

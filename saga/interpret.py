@@ -34,7 +34,11 @@ def call_ended(state: Appointment, ended: CallEnded, now: datetime, plan: SagaPl
         case Confirmed():
             return (
                 e.StepSucceeded(
-                    at=now, step=step, operation=operation, booking=outcome.booking, replayed=outcome.replayed
+                    at=now,
+                    step=step,
+                    operation=operation,
+                    booking=_lean(state, outcome.booking),
+                    replayed=outcome.replayed,
                 ),
             )
         case Pending() if operation is not e.Operation.ACTION:
@@ -66,6 +70,21 @@ def call_ended(state: Appointment, ended: CallEnded, now: datetime, plan: SagaPl
             )
         case _:
             assert_never(outcome)
+
+
+def _lean(state: Appointment, booking: ProviderBooking | None) -> ProviderBooking | None:
+    """A booking without what its stream says already: an event holds what is new, or differs."""
+    details = state.details
+    if booking is None or details is None:
+        return booking
+    known = {"client_ref": str(state.id), "start": details.start, "end": details.end, "summary": details.summary}
+    return booking.model_copy(
+        update={
+            name: "" if name == "client_ref" else None
+            for name, value in known.items()
+            if getattr(booking, name) == value
+        }
+    )
 
 
 def _failed(ended: CallEnded, now: datetime, kind: str, reason: str, **more: object) -> e.Event:

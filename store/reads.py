@@ -69,7 +69,7 @@ def due(
     at = microseconds(now)
     is_due = _work.due_at <= at
     wanted = limit + len(skip)
-    few = select(func.count()).select_from(select(_work.due_at).where(is_due).limit(BACKLOG_MIN).subquery())
+    few = select(func.count()).select_from(select(_work.due_at).where(is_due).limit(BACKLOG_MIN).subquery("some"))
     if connection.execute(few).scalar_one() < BACKLOG_MIN:
         lane_open = or_(_work.lane.not_in(closed_lanes), _work.deadline_at <= at)
         found = _in_order_of_start(connection, and_(is_due, lane_open), wanted)
