@@ -48,7 +48,7 @@ class Journal:
             self._queue.put(entry)
 
     def after_commit(self, call: Callable[[], None]) -> Callable[[], None]:
-        """Have `call` run in the journal's thread after each commit; returns a function that ends this."""
+        """Have `call`, which must not block, run in the journal's thread after each commit; returns how to end this."""
         with self._closing:
             self._after_commit = (*self._after_commit, call)
 
@@ -99,7 +99,8 @@ class Journal:
                 return
         _resolve(batch)
         for call in self._after_commit:
-            call()
+            with suppress(Exception):  # a listener is only woken; its own fault must not stop the writes of others
+                call()
 
     def _was_stored(self, failed: LogWriter) -> bool:
         """After a COMMIT that failed: ask the file. A batch without events counts as not stored."""

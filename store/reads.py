@@ -67,32 +67,51 @@ def due(
 ) -> list[OpenWork]:
     """Due rows in order of start. With few due, the due index finds them; in a backlog, the lane index orders them."""
     at = microseconds(now)
-    is_due = _work.due_at <= at
+    is_due: ColumnElement[bool] = _work.due_at <= at
     wanted = limit + len(skip)
-    few = select(func.count()).select_from(select(_work.due_at).where(is_due).limit(BACKLOG_MIN).subquery("some"))
-    if connection.execute(few).scalar_one() < BACKLOG_MIN:
-        lane_open = or_(_work.lane.not_in(closed_lanes), _work.deadline_at <= at)
-        found = _in_order_of_start(connection, and_(is_due, lane_open), wanted)
-    else:
+    if _many(connection, is_due):
         found = _backlog(connection, at, wanted, frozenset(closed_lanes))
+    else:
+        if closed_lanes:
+            is_due = and_(is_due, or_(_work.lane.not_in(closed_lanes), _work.deadline_at <= at))
+        found = _in_order_of_start(connection, is_due, wanted, "open_work_due")
     skipped = frozenset(skip)
     return [row for row in found if row.stream_id not in skipped][:limit]
 
 
+def _many(connection: Connection, condition: ColumnElement[bool]) -> bool:
+    some = select(_work.due_at).where(condition).limit(BACKLOG_MIN).subquery("some")
+    return bool(connection.execute(select(func.count()).select_from(some)).scalar_one() >= BACKLOG_MIN)
+
+
 def _backlog(connection: Connection, at: int, limit: int, closed_lanes: frozenset[str]) -> list[OpenWork]:
+    is_due, past_deadline = _work.due_at <= at, _work.deadline_at <= at
+    many_past_deadline = bool(closed_lanes) and _many(connection, past_deadline)
     found: list[OpenWork] = []
     for lane in _lanes(connection):
+        in_lane = and_(_work.lane == lane, is_due)
         if lane not in closed_lanes:
-            found += _in_order_of_start(connection, and_(_work.lane == lane, _work.due_at <= at), limit)
-    if closed_lanes:
-        past_deadline = and_(_work.deadline_at <= at, _work.due_at <= at, _work.lane.in_(closed_lanes))
-        found += _in_order_of_start(connection, past_deadline, limit)
+            found += _in_order_of_start(connection, in_lane, limit, "open_work_lane")
+        elif many_past_deadline:
+            found += _in_order_of_start(connection, and_(in_lane, past_deadline), limit, "open_work_lane")
+    if closed_lanes and not many_past_deadline:
+        in_closed_lane = and_(past_deadline, is_due, _work.lane.in_(closed_lanes))
+        found += _in_order_of_start(connection, in_closed_lane, limit, "open_work_deadline")
     found.sort(key=attrgetter("starts_at", "stream_id"))
     return found[:limit]
 
 
-def _in_order_of_start(connection: Connection, condition: ColumnElement[bool], limit: int) -> list[OpenWork]:
-    query = select(open_work).where(condition).order_by(_work.starts_at, _work.stream_id).limit(limit)
+def _in_order_of_start(
+    connection: Connection, condition: ColumnElement[bool], limit: int, index: str
+) -> list[OpenWork]:
+    # Without statistics the planner may choose another index, and walk through every waiting row.
+    query = (
+        select(open_work)
+        .with_hint(open_work, f"INDEXED BY {index}", "sqlite")
+        .where(condition)
+        .order_by(_work.starts_at, _work.stream_id)
+        .limit(limit)
+    )
     return [work_of(row) for row in connection.execute(query)]
 
 

@@ -1,0 +1,106 @@
+"""The due queries: the same answer with few rows due and in a backlog, and by an index in both."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Connection, event, insert
+
+from store import reads
+from store.port import OpenWork
+from store.rows import work_row
+from store.sqlite_file import writing_connection
+from store.tables import open_work
+
+NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
+SEED = 4711
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[Connection]:
+    opened = writing_connection(tmp_path / "log.db")
+    yield opened
+    opened.close()
+
+
+def random_rows(random: Random, count: int) -> list[OpenWork]:
+    def about_noon() -> datetime:
+        return NOON + timedelta(minutes=random.randint(-3, 3))
+
+    return [
+        OpenWork(
+            stream_id=UUID(int=random.getrandbits(128)),
+            tenant="acme",
+            lane=random.choice(["", "main", "other", "broken"]),
+            due_at=random.choice([None, about_noon(), about_noon()]),
+            starts_at=about_noon(),
+            deadline_at=random.choice([None, about_noon()]),
+            in_flight=random.random() < 0.1,
+        )
+        for _ in range(count)
+    ]
+
+
+def put(connection: Connection, rows: list[OpenWork]) -> None:
+    columns = open_work.c.keys()
+    connection.execute(insert(open_work), [dict(zip(columns, work_row(row, ""), strict=True)) for row in rows])
+    connection.commit()
+
+
+def as_defined(rows: list[OpenWork], limit: int, closed: tuple[str, ...], skip: list[UUID]) -> list[UUID]:
+    """The definition of `due`, said by a list."""
+    found = [
+        row
+        for row in rows
+        if row.due_at is not None
+        and row.due_at <= NOON
+        and row.stream_id not in skip
+        and (row.lane not in closed or (row.deadline_at is not None and row.deadline_at <= NOON))
+    ]
+    found.sort(key=lambda row: (row.starts_at, row.stream_id))
+    return [row.stream_id for row in found[:limit]]
+
+
+@pytest.mark.parametrize("backlog_min", [0, 100, 1_000_000])
+@pytest.mark.parametrize("closed", [(), ("broken",), ("main", "broken", "unknown", "")])
+def test_due_is_what_its_definition_says(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch, backlog_min: int, closed: tuple[str, ...]
+) -> None:
+    print(f"seed {SEED}")
+    random = Random(SEED)
+    monkeypatch.setattr(reads, "BACKLOG_MIN", backlog_min)
+    rows = random_rows(random, 500)
+    put(connection, rows)
+    skip = [row.stream_id for row in random.sample(rows, 50)]
+    for limit in (1, 20, 1_000):
+        found = reads.due(connection, NOON, limit, closed, skip)
+        assert [row.stream_id for row in found] == as_defined(rows, limit, closed, skip)
+
+
+@pytest.mark.parametrize("backlog_min", [0, 100, 1_000_000])
+def test_no_read_walks_through_all_rows(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch, backlog_min: int
+) -> None:
+    monkeypatch.setattr(reads, "BACKLOG_MIN", backlog_min)
+    put(connection, random_rows(Random(SEED), 2_000))
+    plans: list[str] = []
+
+    def explain(used, cursor, statement: str, parameters, context, many) -> None:
+        if statement.startswith("SELECT"):
+            steps = cursor.connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            plans.extend(f"{step[3]} | {statement}" for step in steps)
+
+    event.listen(connection, "before_cursor_execute", explain)
+    reads.due(connection, NOON, 10, ["broken"], [])
+    reads.due(connection, NOON, 10, [], [])
+    reads.next_due(connection, NOON)
+    reads.work(connection, UUID(int=1))
+    reads.all_work(connection, UUID(int=1), 10)
+    reads.stream(connection, UUID(int=1), 0, None)
+    reads.log(connection, 5, 10)
+    reads.position(connection)
+    assert len(plans) > 8
+    assert [plan for plan in plans if plan.startswith("SCAN") and not plan.startswith("SCAN some")] == []
