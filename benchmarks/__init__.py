@@ -1,0 +1,1 @@
+"""Measurements beside the targets; no part of the test suite."""
