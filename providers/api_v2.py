@@ -1,0 +1,330 @@
+"""Adapter of the provider port for the `/api/v2` booking contract over HTTP.
+
+Every write carries its operation id as `Idempotency-Key`, so that a repeat is replayed by the provider. What an answer
+means is decided in `outcomes`; here are the routes, and what the contract adds: read back after a refusal that our own
+earlier call may have caused.
+"""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from domain.errors import ProviderUnavailable
+from domain.provider import (
+    BookingDetails,
+    BookingStatus,
+    Call,
+    Capabilities,
+    Confirmed,
+    Found,
+    Missing,
+    Page,
+    Pending,
+    ProviderBooking,
+    ReadOutcome,
+    Rejected,
+    SyncExpired,
+    Unknown,
+    WriteOutcome,
+)
+from providers.exchange import BODY_MAX, CONNECTIONS_MAX, Answer, Deadline, Exchange, Failure
+from providers.outcomes import failed, refused_read, refused_write, retry_after_ms, told
+from providers.untrusted import BookingAnswer, ErrorAnswer, ErrorCause, ListAnswer, Unreadable, read_json
+
+LISTING_BODY_MAX = 1_048_576
+LIMIT_MAX = 100
+GONE = (404, 410)
+LIVE = (BookingStatus.PENDING, BookingStatus.ACCEPTED)
+
+
+class ApiV2Provider:
+    """A provider that speaks `/api/v2`; `url` ends before `/bookings`.
+
+    `callback_url` is told with every booking that names none of its own.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        *,
+        callback_url: str | None = None,
+        settle_ms: int = 2_000,
+        connections_max: int = CONNECTIONS_MAX,
+    ) -> None:
+        self.name = name
+        self.capabilities = Capabilities(callbacks=callback_url is not None, sync=True, settle_ms=settle_ms)
+        self._bookings = f"{url.rstrip('/')}/bookings"
+        self._callback_url = callback_url
+        self._exchange = Exchange({"Accept": "application/json"}, connections_max=connections_max)
+
+    async def create(self, call: Call, details: BookingDetails) -> WriteOutcome:
+        """POST a booking; after a conflict, read back whose it is."""
+        if details.recurrence:
+            return Rejected(reason="the provider takes no series")
+        deadline = Deadline(call.timeout_ms)
+        answer = await self._post(call, "", _asked(call, details, self._callback_url), deadline)
+        if isinstance(answer, Failure):
+            return failed(answer)
+        if answer.status < 300:
+            return _taken(answer, call, replayed=answer.status == 200)
+        cause = _cause(answer)
+        if answer.status in (409, 412) and cause.code != "in_flight":
+            return _ours(await self._find(call, deadline), details, _reason(answer, cause))
+        return _refused(answer, cause)
+
+    async def get(self, call: Call, calendar: str, provider_ref: str) -> ReadOutcome:
+        """GET a booking by the provider's reference."""
+        return await self._get(call, provider_ref, Deadline(call.timeout_ms))
+
+    async def find(self, call: Call, calendar: str) -> ReadOutcome:
+        """GET the booking with this client reference: the live one, where cancelled ones share it."""
+        return await self._find(call, Deadline(call.timeout_ms))
+
+    async def cancel(self, call: Call, calendar: str, provider_ref: str) -> WriteOutcome:
+        """POST a cancel; an unknown reference is cancelled only if the client reference has nothing live either."""
+        deadline = Deadline(call.timeout_ms)
+        answer = await self._post(call, f"{_segment(provider_ref)}/cancel", {}, deadline)
+        if isinstance(answer, Failure):
+            return failed(answer)
+        if answer.status in GONE:
+            return _absent(await self._find(call, deadline))
+        if answer.status >= 300:
+            return _refused(answer, _cause(answer))
+        outcome = _read_booking(answer, call)
+        if isinstance(outcome, ProviderBooking) and outcome.status in LIVE:
+            return Unknown(reason=f"the cancel was taken, but the booking is {outcome.status}")
+        return Confirmed(booking=outcome) if isinstance(outcome, ProviderBooking) else outcome
+
+    async def reschedule(
+        self, call: Call, provider_ref: str, etag: str | None, details: BookingDetails
+    ) -> WriteOutcome:
+        """POST other times under If-Match; after a refusal, read back whether they are in place already."""
+        deadline = Deadline(call.timeout_ms)
+        if etag is None:
+            current = await self._get(call, provider_ref, deadline)
+            if not isinstance(current, Found):
+                return _moved(current, details, "there is no booking to move", conflict=False)
+            if _same_times(current.booking, details):
+                return _moved(current, details, "", conflict=False)
+            etag = current.booking.etag
+        body = {"start": _rfc3339(details.start), "end": _rfc3339(details.end), "time_zone": details.time_zone}
+        condition = {"If-Match": etag or "*"}
+        answer = await self._post(call, f"{_segment(provider_ref)}/reschedule", body, deadline, condition)
+        if isinstance(answer, Failure):
+            return failed(answer)
+        if answer.status < 300:
+            return _taken(answer, call, replayed=False)
+        cause = _cause(answer)
+        if answer.status in (*GONE, 409, 412, 422) and cause.code != "in_flight":
+            conflict = answer.status in (409, 412)
+            return _moved(await self._find(call, deadline), details, _reason(answer, cause), conflict=conflict)
+        return _refused(answer, cause)
+
+    async def listing(self, call: Call, calendar: str, token: str | None = None, limit: int = 100) -> Page:
+        """GET a page of the calendar. Raises `SyncExpired` or `ProviderUnavailable`."""
+        query = {"calendar_id": calendar, "limit": str(min(max(limit, 1), LIMIT_MAX))}
+        if token is not None:
+            query["sync_token"] = token
+        url = f"{self._bookings}?{urlencode(query)}"
+        answer = await self._exchange.send(
+            "GET", url, Deadline(call.timeout_ms), headers=_headers(call), body_max=LISTING_BODY_MAX
+        )
+        if isinstance(answer, Answer) and token is not None and answer.status == 410:
+            raise SyncExpired(_cause(answer).code)
+        if isinstance(answer, Failure) or answer.status != 200:
+            raise ProviderUnavailable(f"{self.name}: the calendar cannot be listed: {told(answer)}")
+        try:
+            page = read_json(answer.body, ListAnswer)
+        except Unreadable as fault:
+            raise ProviderUnavailable(f"{self.name}: the listing cannot be read: {fault}") from fault
+        bookings = tuple(item.booking("") for item in page.items)
+        return Page(bookings=bookings, next_token=page.next_sync_token, more=page.has_more)
+
+    async def close(self) -> None:
+        """Free connections."""
+        await self._exchange.close()
+
+    async def _post(
+        self, call: Call, path: str, body: object, deadline: Deadline, condition: Mapping[str, str] | None = None
+    ) -> Answer | Failure:
+        return await post_json(self._exchange, f"{self._bookings}/{path}".rstrip("/"), call, body, deadline, condition)
+
+    async def _get(self, call: Call, provider_ref: str, deadline: Deadline) -> ReadOutcome:
+        url = f"{self._bookings}/{_segment(provider_ref)}"
+        answer = await self._exchange.send("GET", url, deadline, headers=_headers(call))
+        if isinstance(answer, Failure):
+            return failed(answer)
+        if answer.status != 200:
+            return _unread(answer)
+        try:
+            booking = read_json(answer.body, BookingAnswer).booking(call.client_ref)
+        except Unreadable as fault:
+            return Unknown(reason=f"the answer cannot be read: {fault}")
+        return Found(booking=booking, poll_after_ms=retry_after_ms(answer))
+
+    async def _find(self, call: Call, deadline: Deadline) -> ReadOutcome:
+        url = f"{self._bookings}?{urlencode({'client_ref': call.client_ref})}"
+        answer = await self._exchange.send("GET", url, deadline, headers=_headers(call), body_max=BODY_MAX)
+        if isinstance(answer, Failure):
+            return failed(answer)
+        if answer.status != 200:
+            return _unread(answer)
+        try:
+            items = read_json(answer.body, ListAnswer).items
+        except Unreadable as fault:
+            return Unknown(reason=f"the answer cannot be read: {fault}")
+        ours = [item.booking("") for item in items if item.client_ref == call.client_ref]
+        if not ours:
+            return Missing()
+        live = [booking for booking in ours if booking.status in LIVE]
+        return Found(booking=(live or ours)[-1], poll_after_ms=retry_after_ms(answer))
+
+
+async def post_json(
+    exchange: Exchange,
+    url: str,
+    call: Call,
+    body: object,
+    deadline: Deadline,
+    condition: Mapping[str, str] | None = None,
+) -> Answer | Failure:
+    """POST a JSON body with the call's Idempotency-Key."""
+    headers = {**_headers(call), "Idempotency-Key": call.operation_id, "Content-Type": "application/json"}
+    content = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+    return await exchange.send("POST", url, deadline, headers={**headers, **(condition or {})}, body=content)
+
+
+def refused(answer: Answer) -> WriteOutcome:
+    """The outcome of a write that was answered with an error envelope."""
+    return _refused(answer, _cause(answer))
+
+
+def _asked(call: Call, details: BookingDetails, callback_url: str | None) -> dict[str, Any]:
+    asked = {
+        "client_ref": call.client_ref,
+        "calendar_id": details.calendar,
+        "start": _rfc3339(details.start),
+        "end": _rfc3339(details.end),
+        "time_zone": details.time_zone,
+        "summary": details.summary,
+        "location": details.location,
+        "organizer": {"email": details.organizer.email} if details.organizer else None,
+        "attendees": [party.model_dump(exclude_none=True) for party in details.attendees],
+        "callback_url": details.callback_url or callback_url,
+        "metadata": details.metadata,
+    }
+    return {name: value for name, value in asked.items() if value not in (None, [], {})}
+
+
+def _headers(call: Call) -> dict[str, str]:
+    return {"X-Correlation-ID": call.correlation_id} if call.correlation_id else {}
+
+
+def _taken(answer: Answer, call: Call, *, replayed: bool) -> WriteOutcome:
+    outcome = _read_booking(answer, call)
+    if not isinstance(outcome, ProviderBooking):
+        return outcome
+    return _standing(outcome, retry_after_ms(answer), replayed=replayed)
+
+
+def _read_booking(answer: Answer, call: Call) -> ProviderBooking | Unknown:
+    try:
+        booking = read_json(answer.body, BookingAnswer).booking(call.client_ref)
+    except Unreadable as fault:
+        return Unknown(reason=f"{answer.status}, but the answer cannot be read: {fault}")
+    if booking.client_ref != call.client_ref:
+        return Unknown(reason=f"{answer.status}, but the answer is about another booking")
+    return booking
+
+
+def _standing(booking: ProviderBooking, poll_after_ms: int | None, *, replayed: bool) -> WriteOutcome:
+    match booking.status:
+        case BookingStatus.ACCEPTED:
+            return Confirmed(booking=booking, replayed=replayed)
+        case BookingStatus.PENDING:
+            return Pending(booking=booking, poll_after_ms=poll_after_ms)
+        case BookingStatus.REJECTED | BookingStatus.CANCELLED:
+            return Rejected(reason=f"the booking is {booking.status}")
+
+
+def _ours(read: ReadOutcome, details: BookingDetails, reason: str) -> WriteOutcome:
+    """After a refused create: our own earlier booking, or somebody else's."""
+    match read:
+        case Found(booking=booking):
+            if _same_times(booking, details) and booking.summary in (None, details.summary):
+                return _standing(booking, read.poll_after_ms, replayed=True)
+            return Rejected(reason=reason, conflict=True)
+        case Missing():
+            return Rejected(reason=reason, conflict=True)
+        case _:
+            return Unknown(reason=f"{reason}; the read back failed: {read.reason}"[:500])
+
+
+def _moved(read: ReadOutcome, details: BookingDetails, reason: str, *, conflict: bool) -> WriteOutcome:
+    """After a refused move: in place already, or refused for good."""
+    match read:
+        case Found(booking=booking):
+            if booking.status not in LIVE:
+                return Rejected(reason=f"the booking is {booking.status}")
+            if _same_times(booking, details):
+                return _standing(booking, read.poll_after_ms, replayed=True)
+            return Rejected(reason=reason, conflict=conflict)
+        case Missing():
+            return Rejected(reason=reason, conflict=conflict)
+        case Rejected():
+            return read
+        case _:
+            return Unknown(reason=f"{reason}; the read back failed: {read.reason}"[:500])
+
+
+def _absent(read: ReadOutcome) -> WriteOutcome:
+    """After "not found" for a cancel: nothing left there, or a live booking under another reference."""
+    match read:
+        case Found(booking=booking) if booking.status in LIVE:
+            return Unknown(reason=f"not found, but a booking with this client reference is {booking.status}")
+        case Found(booking=booking):
+            return Confirmed(booking=booking, replayed=True)
+        case Missing():
+            return Confirmed(replayed=True)
+        case _:
+            return Unknown(reason=f"not found, and the read back failed: {read.reason}"[:500])
+
+
+def _refused(answer: Answer, cause: ErrorCause) -> WriteOutcome:
+    delay_ms = None if cause.retry_after is None else int(cause.retry_after * 1_000)
+    if answer.status == 409 and cause.code == "in_flight":
+        return Unknown(reason=_reason(answer, cause), in_flight=True, retry_after_ms=retry_after_ms(answer, delay_ms))
+    return refused_write(answer, f"{cause.code} {cause.message}", delay_ms)
+
+
+def _unread(answer: Answer) -> ReadOutcome:
+    cause = _cause(answer)
+    delay_ms = None if cause.retry_after is None else int(cause.retry_after * 1_000)
+    return refused_read(answer, f"{cause.code} {cause.message}", delay_ms)
+
+
+def _cause(answer: Answer) -> ErrorCause:
+    try:
+        return read_json(answer.body, ErrorAnswer).error
+    except Unreadable:
+        return ErrorCause()  # the status stands without its envelope
+
+
+def _reason(answer: Answer, cause: ErrorCause) -> str:
+    return "".join(c if c.isprintable() else " " for c in f"{answer.status} {cause.code} {cause.message}")[:400]
+
+
+def _same_times(booking: ProviderBooking, details: BookingDetails) -> bool:
+    return (booking.start, booking.end) == (details.start, details.end)
+
+
+def _segment(reference: str) -> str:
+    # dots alone would climb out of /bookings
+    return quote(reference, safe="") if reference.strip(".") else "-"
+
+
+def _rfc3339(instant: datetime) -> str:
+    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")
