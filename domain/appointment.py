@@ -128,10 +128,12 @@ Frozen = TypeVar("Frozen", "Appointment", StepState)
 
 def _but(before: Frozen, **changes: Any) -> Frozen:
     """As before, but for these fields: what `dataclasses.replace` does, at a tenth of the time of every turn."""
-    assert changes.keys() <= before.__dict__.keys(), changes
     after = object.__new__(type(before))
-    after.__dict__.update(before.__dict__)
-    after.__dict__.update(changes)
+    fields = after.__dict__
+    fields.update(before.__dict__)
+    known = len(fields)
+    fields.update(changes)
+    assert len(fields) == known, changes
     return after
 
 

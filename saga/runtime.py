@@ -6,8 +6,7 @@ next input. Open-work rows are the timers, the queue and the recovery list.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Coroutine, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Protocol
@@ -15,6 +14,7 @@ from uuid import UUID
 
 from domain import events as e
 from domain.appointment import Appointment, evolve
+from domain.commands import BookAppointment
 from domain.definition import SagaPlan
 from domain.errors import ConcurrencyConflict, HistoryError, StoreUnavailable
 from domain.identity import definition_stream, orphan_stream
@@ -107,17 +107,11 @@ class Runtime:
 
         `plan` is that of a new appointment; one that exists goes on under the plan it began with.
         """
-        async with self._alone(appointment):
-            return await self._turn(appointment, given, plan)
-
-    @asynccontextmanager
-    async def _alone(self, appointment: UUID) -> AsyncIterator[None]:
-        lock, users = self._locks.get(appointment, (None, 0))
-        lock = lock or asyncio.Lock()
+        lock, users = self._locks.get(appointment) or (asyncio.Lock(), 0)
         self._locks[appointment] = (lock, users + 1)
         try:
             async with lock:
-                yield
+                return await self._turn(appointment, given, plan)
         finally:
             _, users = self._locks[appointment]
             if users == 1:
@@ -126,8 +120,13 @@ class Runtime:
                 self._locks[appointment] = (lock, users - 1)
 
     async def _turn(self, appointment: UUID, given: Input, plan: SagaPlan | None) -> Turn:
+        new = isinstance(given, Asked) and isinstance(given.command, BookAppointment)
         for _ in range(CONFLICTS_MAX):
-            before = await self.load(appointment)
+            # A key is new nearly always: not looking first saves a read, and the store refuses a second version 1.
+            before = (
+                Appointment(appointment) if new and appointment not in self._cache else await self.load(appointment)
+            )
+            new = False
             ruling = await self._plan(before.definition) if before.version else plan
             if ruling is None:
                 ruling = next(iter(self._plans.values()))
