@@ -6,16 +6,15 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from providers.api_v2 import ApiV2Provider
-from providers.caldav import CalDavProvider
-from providers.notifications import Notifier
-
 from appointments.logs import TurnLog, open_log
 from appointments.settings import Settings
 from domain.definition import RetryPolicy
 from domain.errors import InvalidFields
 from domain.provider import Confirmed, Provider, WriteOutcome
+from providers.api_v2 import ApiV2Provider
+from providers.caldav import CalDavProvider
 from providers.local import LocalProvider
+from providers.notifications import Notifier
 from saga.breaker import BreakerPolicy
 from saga.clock import Clock, WallClock
 from saga.definition import CalendarStep, Saga, Step, StepCall
@@ -174,7 +173,9 @@ async def build(
     used = {provider.name: provider for provider in providers or (make_provider(settings, clock),)}
     notifier = None
     if not sagas:
-        notify, notifier = make_notify(settings)
+        # With providers of the caller's own, the one that the settings name is not there to be told.
+        told = settings.model_copy(update={"provider": "local:"}) if providers else settings
+        notify, notifier = make_notify(told)
         sagas = (booking_saga(settings, notify, steps),)
     opened = store or await open_store(settings)
     parts = Parts(settings, opened, clock, used, sagas)
