@@ -22,6 +22,7 @@ from domain.commands import (
     RescheduleAppointment,
     parse,
 )
+from domain.definition import SagaPlan
 from domain.errors import IllegalTransition, InvalidFields, UnknownAppointment
 from domain.identity import appointment_id
 from domain.labels import LABELS, action_label
@@ -42,6 +43,7 @@ class Orchestrator:
 
     def __init__(self, parts: bootstrap.Parts) -> None:
         self._parts, self._runtime, self.settings = parts, parts.runtime, parts.settings
+        self._plans: dict[str, SagaPlan] = {}
 
     @classmethod
     @asynccontextmanager
@@ -80,8 +82,7 @@ class Orchestrator:
         """
         asked = _checked(BookAppointment, command)
         request = self._request(key, who)
-        saga = self._parts.sagas[0]
-        plan = saga.plan(self._provider(asked.calendar))
+        plan = self._plan(self._provider(asked.calendar))
         return await self._give(appointment_id(request.tenant, key), asked, request, wait, plan)
 
     async def cancel(
@@ -200,11 +201,16 @@ class Orchestrator:
                 (("/calendar", "its provider is not registered"),),
             ) from None
 
+    def _plan(self, provider: Provider) -> SagaPlan:
+        if provider.name not in self._plans:
+            self._plans[provider.name] = self._parts.sagas[0].plan(provider)
+        return self._plans[provider.name]
+
     def _request(self, key: str, who: Mapping[str, Any]) -> Request:
         return parse(Request, {"tenant": self.settings.tenant, "actor": self.settings.actor, **who, "key": key})
 
     async def _give(
-        self, id: UUID, command: Command, request: Request, wait: float | None, plan: Any = None
+        self, id: UUID, command: Command, request: Request, wait: float | None, plan: SagaPlan | None = None
     ) -> Appointment:
         if plan is None:
             await self._state(id, request.tenant)

@@ -329,7 +329,8 @@ def _called_back(now: Appointment, event: e.CallbackReceived) -> Appointment:
             provider_ref=event.provider_ref, client_ref=str(now.id), status=event.status, version=event.version
         )
     elif event.version > known.version:
-        seen = known.model_copy(update={"version": event.version, "status": event.status})
+        # The etag that we hold is that of the version before.
+        seen = known.model_copy(update={"version": event.version, "status": event.status, "etag": None})
     else:
         return now
     step = now.action(event.step)

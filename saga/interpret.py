@@ -103,7 +103,7 @@ def _told_meanwhile(state: Appointment, ended: CallEnded) -> ProviderBooking | N
         return known
     if known.version < answer.version:
         return None
-    return answer.model_copy(update={"status": known.status, "version": known.version})
+    return answer.model_copy(update={"status": known.status, "version": known.version, "etag": None})
 
 
 def _settled(step: str, booking: ProviderBooking, now: datetime) -> tuple[e.Event, ...]:
@@ -207,7 +207,7 @@ def called_back(state: Appointment, told: CalledBack, now: datetime, plan: SagaP
         provider_ref=told.provider_ref, client_ref=str(state.id), status=told.status, version=told.version
     )
     if known is not None:
-        booking = known.model_copy(update={"status": told.status, "version": told.version})
+        booking = known.model_copy(update={"status": told.status, "version": told.version, "etag": None})
     return (fact, *_consequence(state, step, booking, now, plan))
 
 

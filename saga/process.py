@@ -178,7 +178,7 @@ def _held(view: View, course: Course) -> e.Event | Wake | None:
     until = hold.until or view.now
     if hold.reason == "circuit_open" and view.state.deferred_until != until:
         return e.CallDeferred(at=view.now, step=course.step.name, until=until, reason=hold.reason)
-    return Wake(until, course.step.target, course.deadline_at)
+    return Wake(min(until, course.deadline_at), course.step.target, course.deadline_at)
 
 
 def _launch(view: View, course: Course) -> Move:

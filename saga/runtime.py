@@ -64,7 +64,7 @@ class Runtime:
         self._plans: dict[str, SagaPlan] = {}
         self._cache: OrderedDict[UUID, Appointment] = OrderedDict()
         self._locks: dict[UUID, tuple[asyncio.Lock, int]] = {}
-        self._calling: set[UUID] = set()
+        self._calling: dict[UUID, Write | Read] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting: dict[UUID, list[asyncio.Future[Appointment]]] = {}
         self._wake = asyncio.Event()
@@ -120,6 +120,8 @@ class Runtime:
                 self._locks[appointment] = (lock, users - 1)
 
     async def _turn(self, appointment: UUID, given: Input, plan: SagaPlan | None) -> Turn:
+        if isinstance(given, Due) and appointment in self._calling:
+            return Turn(await self.load(appointment), idle=True)
         new = isinstance(given, Asked) and isinstance(given.command, BookAppointment)
         for _ in range(CONFLICTS_MAX):
             # A key is new nearly always: not looking first saves a read, and the store refuses a second version 1.
@@ -164,7 +166,7 @@ class Runtime:
         if len(self._cache) > CACHE_MAX:
             self._cache.popitem(last=False)
         if turned.effect is not None:
-            self._calling.add(state.id)
+            self._calling[state.id] = turned.effect
             self._spawn(self._call(state, turned.effect))
         elif turned.wake is not None and (self._sleeping_until is None or turned.wake.at < self._sleeping_until):
             self._wake.set()
@@ -253,11 +255,13 @@ class Runtime:
                 outcome = seen = await effects.read(state, effect, saga, provider)
                 given = ReadEnded(effect.step, effect.purpose, seen, began)
         finally:
-            self._calling.discard(state.id)
             self.lanes.give_back(effect.target, state.tenant, self.clock.now(), outcome)
             if self.lanes.waited:
                 self._wake.set()
         await self._record(state.id, given)
+        # Until here the call counts as running: a due row must not take it for one that was cut off.
+        if self._calling.get(state.id) is effect:
+            del self._calling[state.id]
 
     async def _record(self, appointment: UUID, given: Input) -> None:
         """Record an outcome, however long the store takes no writes; the due row covers a crash meanwhile."""

@@ -20,6 +20,8 @@ from store.tables import APPLICATION_ID, SCHEMA_VERSION, metadata
 
 READERS_MAX = 2
 """Threads, and connections, that read at once."""
+SYNCHRONOUS = "FULL"
+"""The log is synced at each commit: with NORMAL, what was acknowledged is lost when the power goes."""
 BUSY_TIMEOUT_S = 1.0
 """How long a foreign tool's lock on the file is waited for."""
 WAL_PAGES_MAX = 2_000
@@ -66,7 +68,7 @@ def writing_connection(path: Path) -> Connection:
         check_ours(connection, path)
         for pragma in (
             "journal_mode=WAL",
-            "synchronous=FULL",
+            f"synchronous={SYNCHRONOUS}",
             "fullfsync=1",
             "checkpoint_fullfsync=1",
             f"wal_autocheckpoint={WAL_PAGES_MAX}",

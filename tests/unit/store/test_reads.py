@@ -64,7 +64,7 @@ def as_defined(rows: list[OpenWork], limit: int, closed: tuple[str, ...], skip: 
     return [row.stream_id for row in found[:limit]]
 
 
-@pytest.mark.parametrize("backlog_min", [0, 100, 1_000_000])
+@pytest.mark.parametrize("backlog_min", [0, 160, 1_000_000])
 @pytest.mark.parametrize("closed", [(), ("broken",), ("main", "broken", "unknown", "")])
 def test_due_is_what_its_definition_says(
     connection: Connection, monkeypatch: pytest.MonkeyPatch, backlog_min: int, closed: tuple[str, ...]
@@ -80,7 +80,7 @@ def test_due_is_what_its_definition_says(
         assert [row.stream_id for row in found] == as_defined(rows, limit, closed, skip)
 
 
-@pytest.mark.parametrize("backlog_min", [0, 100, 1_000_000])
+@pytest.mark.parametrize("backlog_min", [0, 160, 1_000_000])
 def test_no_read_walks_through_all_rows(
     connection: Connection, monkeypatch: pytest.MonkeyPatch, backlog_min: int
 ) -> None:
