@@ -323,7 +323,7 @@ def _looked(now: Appointment, event: e.BookingFound | e.BookingMissing | e.Looku
 
 def _called_back(now: Appointment, event: e.CallbackReceived) -> Appointment:
     now = _but(now, webhooks=(*now.webhooks, event.webhook_id)[-WEBHOOKS_KEPT:])
-    known = now.booking
+    known = now.action(event.step).booking
     if known is None:
         seen = ProviderBooking(
             provider_ref=event.provider_ref, client_ref=str(now.id), status=event.status, version=event.version

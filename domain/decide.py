@@ -117,7 +117,7 @@ def _reschedule(
 ) -> e.Event:
     if state.state is not State.CONFIRMED or state.parked or state.details is None:
         raise _refuse(state, "reschedule", "when confirmed")
-    if state.booking is None:
+    if state.action(plan.booking_step.name).booking is None:
         raise IllegalTransition("reschedule needs a booking at the provider; this one was completed by hand")
     deadline = now + timedelta(milliseconds=plan.deadline_ms)
     if state.details.start > now:

@@ -33,7 +33,7 @@ async def write(state: Appointment, effect: Write, saga: Saga, provider: Provide
 
 
 async def _write(state: Appointment, effect: Write, saga: Saga, provider: Provider) -> WriteOutcome:
-    step, asked = saga.step(effect.step), _step_call(state, effect, effect.operation_id)
+    step, asked = saga.step(effect.step), _step_call(state, effect, saga, effect.operation_id)
     if isinstance(step, Step):
         act = step.compensation if effect.operation is e.Operation.COMPENSATION else step.action
         assert act is not None
@@ -70,7 +70,7 @@ async def read(state: Appointment, effect: Read, saga: Saga, provider: Provider)
 
 
 async def _read(state: Appointment, effect: Read, saga: Saga, provider: Provider) -> ReadOutcome:
-    step, asked = saga.step(effect.step), _step_call(state, effect, client_ref(state.id))
+    step, asked = saga.step(effect.step), _step_call(state, effect, saga, client_ref(state.id))
     if isinstance(step, CalendarStep):
         if effect.purpose == "poll" and asked.booking is not None:
             return await provider.get(asked.call, asked.details.calendar, asked.booking.provider_ref)
@@ -79,7 +79,7 @@ async def _read(state: Appointment, effect: Read, saga: Saga, provider: Provider
     return await step.lookup(asked)
 
 
-def _step_call(state: Appointment, effect: Write | Read, operation_id: str) -> StepCall:
+def _step_call(state: Appointment, effect: Write | Read, saga: Saga, operation_id: str) -> StepCall:
     assert state.details is not None
     call = Call(
         operation_id=operation_id,
@@ -90,4 +90,6 @@ def _step_call(state: Appointment, effect: Write | Read, operation_id: str) -> S
     )
     details: BookingDetails = state.details
     notice = NOTICES.get(state.state, "appointment.changed")
-    return StepCall(call, effect.step, details, state.booking, notice)
+    # Other steps may keep a reference of their own (a deposit's): only the calendar's is the booking.
+    calendar = next(step.name for step in saga.steps if isinstance(step, CalendarStep))
+    return StepCall(call, effect.step, details, state.action(calendar).booking, notice)

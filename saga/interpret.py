@@ -6,7 +6,7 @@ from typing import assert_never
 from domain import events as e
 from domain.appointment import Appointment, Progress, StepState
 from domain.definition import SagaPlan, StepPlan
-from domain.lifecycle import BACKWARD, ENDED, FORWARD, State
+from domain.lifecycle import BACKWARD, ENDED, FORWARD, SETTLED, State
 from domain.provider import (
     BookingStatus,
     Confirmed,
@@ -116,6 +116,8 @@ def read_ended(state: Appointment, ended: ReadEnded, now: datetime, plan: SagaPl
     """Facts of a read; none when it tells nothing that matters any more."""
     if ended.purpose == "poll":
         return _polled(state, ended, now)
+    if state.state in SETTLED:
+        return ()
     step = plan.step(ended.step)
     looked_for = state.move_step if state.state is State.RESCHEDULING else state.action(ended.step)
     if looked_for is None or looked_for.progress is not Progress.DOUBT:
@@ -191,10 +193,10 @@ def _missing(
 
 def called_back(state: Appointment, told: CalledBack, now: datetime, plan: SagaPlan) -> tuple[e.Event, ...]:
     """Facts of a callback; none for a duplicate, or for what is known already (our own writes included)."""
-    known = state.booking
+    step = plan.booking_step.name
+    known = state.action(step).booking
     if told.webhook_id in state.webhooks or (known is not None and told.version <= known.version):
         return ()
-    step = plan.booking_step.name
     fact = e.CallbackReceived(
         at=now,
         step=step,
@@ -230,7 +232,8 @@ def _consequence(
         return (e.BookingFound(at=now, step=step, booking=booking),)
     if state.state in FORWARD and progress not in (Progress.READY, Progress.RUNNING, Progress.DONE):
         return _settled(step, booking, now) if booking.status is not BookingStatus.PENDING else ()
-    done = state.state is State.CONFIRMED or (state.state in FORWARD and progress is Progress.DONE)
+    standing = (State.CONFIRMED, State.RESCHEDULING)
+    done = state.state in standing or (state.state in FORWARD and progress is Progress.DONE)
     if done and not alive and not state.parked:
         return (e.AppointmentParked(at=now, reason=f"the provider says that the booking is {booking.status}"),)
     return ()
