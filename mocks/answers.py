@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from aiohttp import web
 
-from mocks.bookings import Commit
+from mocks.records import Commit
 
 JSON_TYPE = "application/json"
 DRIP_BYTES_MAX = 16_384

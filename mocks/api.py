@@ -8,6 +8,7 @@ from aiohttp import web
 
 from mocks import operations
 from mocks.answers import Refusal, refusal_answer, send
+from mocks.behaviors import Op
 from mocks.bodies import (
     BODY_BYTES_MAX,
     CALENDAR_ID,
@@ -23,7 +24,6 @@ from mocks.bodies import (
     read_name,
 )
 from mocks.enact import Call, enact
-from mocks.faults import Op
 from mocks.operations import Operation
 from mocks.world import Received, World
 

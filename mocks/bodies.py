@@ -13,7 +13,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from mocks.answers import Refusal
 
-BODY_BYTES_MAX = 65_536
+BODY_BYTES_MAX = 1_048_576
+"""More than any body within the limits takes, however it is escaped."""
 DURATION_MAX = timedelta(hours=24)
 KEY = re.compile(r"[!-~]{8,255}")
 CLIENT_REF = re.compile(r"[A-Za-z0-9_-]{8,64}")

@@ -12,8 +12,8 @@ from typing import Any
 from aiohttp import ClientError, ClientSession, ClientTimeout
 from standardwebhooks.webhooks import Webhook
 
-from mocks.bookings import Change, instant
-from mocks.faults import CallbackPlan
+from mocks.behaviors import CallbackPlan
+from mocks.records import Change, instant
 
 RETRY_AFTER_S = (0.05, 0.2, 1.0, 5.0)
 TIMEOUT_S = 5.0

@@ -11,9 +11,9 @@ from random import Random
 
 from aiohttp import web
 
-from mocks import faults
+from mocks import behaviors
 from mocks.answers import Answer, Refusal, hang_up, refusal_answer, reset, send, send_slowly, send_truncated
-from mocks.faults import Behavior
+from mocks.behaviors import Behavior
 from mocks.operations import Operation
 from mocks.scripts import Turn
 from mocks.world import Received, World
@@ -42,10 +42,10 @@ async def enact(call: Call, turn: Turn | None) -> web.StreamResponse:
     behavior = turn.behavior if turn else None
     call.random = turn.random if turn else call.random
     if behavior is not None and call.operation.op == "create":
-        behavior = faults.as_pending(behavior)
+        behavior = behaviors.as_pending(behavior)
     working: asyncio.Task[Answer] | None = None
     try:
-        if isinstance(behavior, faults.Delayed):
+        if isinstance(behavior, behaviors.Delayed):
             working = call.world.spawn(_late(call.operation, behavior))
             return await call.answer(await asyncio.shield(working))
         return await _serve(call, behavior)
@@ -61,29 +61,29 @@ async def enact(call: Call, turn: Turn | None) -> web.StreamResponse:
 async def _serve(call: Call, behavior: Behavior | None) -> web.StreamResponse:
     operation = call.operation
     match behavior:
-        case faults.Pending():
+        case behaviors.Pending():
             return await _pending(call, behavior)
-        case faults.FailThenSucceed(status=status, applied=applied):
+        case behaviors.FailThenSucceed(status=status, applied=applied):
             if applied:
                 operation.perform()
             raise Refusal(status, FAILURES[status], "The service failed.", retryable=True)
-        case faults.Timeout():
+        case behaviors.Timeout():
             return await _never_answer(call, behavior)
-        case faults.LostResponse(how=how):
+        case behaviors.LostResponse(how=how):
             return await _lose(call, how)
-        case faults.CorruptJson(how=how, applied=applied):
+        case behaviors.CorruptJson(how=how, applied=applied):
             return await call.answer(_corrupt(operation.perform() if applied else _made_up(operation), how))
-        case faults.SlowBody(byte_interval_ms=interval_ms):
+        case behaviors.SlowBody(byte_interval_ms=interval_ms):
             answer = operation.perform()
             call.received.status = answer.status
             return await send_slowly(call.request, answer, interval_ms)
-        case faults.RateLimited():
+        case behaviors.RateLimited():
             raise _rate_limit(behavior)
-        case faults.StuckLocked():
+        case behaviors.StuckLocked():
             raise Refusal(423, "locked", "The calendar is locked.", retryable=True)
-        case faults.SlotConflict():
+        case behaviors.SlotConflict():
             raise Refusal(409, "slot_conflict", "The slot is taken.")
-        case faults.Reject(status=status, code=code):
+        case behaviors.Reject(status=status, code=code):
             raise Refusal(status, code, "Refused for good.")
         case _:
             return await _changed(call, behavior)
@@ -95,9 +95,9 @@ async def _changed(call: Call, behavior: Behavior | None) -> web.StreamResponse:
     changed = answer.commit if call.operation.op in ("cancel", "reschedule") else None
     if changed is None:
         return await call.answer(answer)
-    plan = faults.plan_of(behavior)
+    plan = behaviors.plan_of(behavior)
     if plan is None and call.operation.book.get(changed.id).notifies:
-        plan = faults.CallbackPlan()
+        plan = behaviors.CallbackPlan()
     if plan is not None and plan.early_lead_ms is not None:
         await call.world.tell_early(changed.id, plan, call.random, plan.early_lead_ms)
     elif plan is not None:
@@ -105,7 +105,7 @@ async def _changed(call: Call, behavior: Behavior | None) -> web.StreamResponse:
     return await call.answer(answer)
 
 
-async def _pending(call: Call, behavior: faults.Pending) -> web.StreamResponse:
+async def _pending(call: Call, behavior: behaviors.Pending) -> web.StreamResponse:
     answer = call.operation.perform(behavior)
     if answer.commit is not None:
         call.world.spawn(call.world.settle_later(answer.commit.id, behavior, call.random))
@@ -113,7 +113,7 @@ async def _pending(call: Call, behavior: faults.Pending) -> web.StreamResponse:
     return await call.answer(answer)
 
 
-async def _late(operation: Operation, behavior: faults.Delayed) -> Answer:
+async def _late(operation: Operation, behavior: behaviors.Delayed) -> Answer:
     operation.admit()
     if behavior.apply == "before":
         answer = operation.perform()
@@ -125,7 +125,7 @@ async def _late(operation: Operation, behavior: faults.Delayed) -> Answer:
     return answer
 
 
-async def _never_answer(call: Call, behavior: faults.Timeout) -> web.StreamResponse:
+async def _never_answer(call: Call, behavior: behaviors.Timeout) -> web.StreamResponse:
     call.operation.admit()
     if behavior.apply == "before":
         call.operation.perform()
@@ -149,7 +149,7 @@ async def _lose(call: Call, how: str) -> web.StreamResponse:
     return reset(call.request) if how == "rst" else hang_up(call.request)
 
 
-def _rate_limit(behavior: faults.RateLimited) -> Refusal:
+def _rate_limit(behavior: behaviors.RateLimited) -> Refusal:
     code = "rate_limited" if behavior.status == 429 else "quota_exceeded"
     headers = {}
     if behavior.retry_after == "number":

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from mocks.answers import Answer, Refusal, json_answer
+from mocks.behaviors import Behavior, Op, Pending, ResetSync, StaleList
 from mocks.bodies import CreateBody, NotifyBody, RescheduleBody, fingerprint
-from mocks.bookings import Book, Booking, Commit, Refused, Request, Settle
-from mocks.faults import Behavior, Op, Pending, ResetSync, StaleList
+from mocks.bookings import Book, Refused
+from mocks.records import Booking, Commit, Request, Settle
 
 REFUSALS: dict[str, tuple[int, bool]] = {
     "idempotency_key_reused": (422, False),

@@ -7,7 +7,8 @@ from random import Random
 from typing import Any
 from uuid import uuid4
 
-from mocks.faults import Behavior, FailThenSucceed, Op, Script, StuckLocked
+from mocks.behaviors import Behavior, FailThenSucceed, Op, StuckLocked
+from mocks.faults import Script
 
 
 @dataclass

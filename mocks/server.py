@@ -7,8 +7,9 @@ from typing import Any, Self
 from aiohttp import web
 
 from mocks.api import PREFIX, make_app
+from mocks.behaviors import Op
 from mocks.control import make_control_app
-from mocks.faults import SCRIPTS, Op
+from mocks.faults import SCRIPTS
 from mocks.world import World
 
 SHUTDOWN_S = 0.2

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from random import Random
 from typing import Any
 
+from mocks.behaviors import CallbackPlan, Pending
 from mocks.bookings import Book
 from mocks.callbacks import Callbacks, Message, message_of, places
-from mocks.faults import CallbackPlan, Pending
 from mocks.scripts import Scripts
 
 REQUESTS_MAX = 200_000
