@@ -258,10 +258,12 @@ class Runtime:
             self.lanes.give_back(effect.target, state.tenant, self.clock.now(), outcome)
             if self.lanes.waited:
                 self._wake.set()
-        await self._record(state.id, given)
-        # Until here the call counts as running: a due row must not take it for one that was cut off.
-        if self._calling.get(state.id) is effect:
-            del self._calling[state.id]
+        try:
+            await self._record(state.id, given)
+        finally:
+            # Until here the call counts as running: a due row must not take it for one that was cut off.
+            if self._calling.get(state.id) is effect:
+                del self._calling[state.id]
 
     async def _record(self, appointment: UUID, given: Input) -> None:
         """Record an outcome, however long the store takes no writes; the due row covers a crash meanwhile."""

@@ -1,0 +1,97 @@
+"""The callback receiver: a real HTTP endpoint for providers' signed messages (Standard Webhooks 1.0)."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Annotated, Any, Literal, Self
+
+from aiohttp import web
+from pydantic import BaseModel, Field, StringConstraints, ValidationError
+from standardwebhooks.webhooks import Webhook, WebhookVerificationError
+
+from domain.errors import StoreUnavailable
+
+BODY_MAX = 64 * 1024
+PATH = "/v1/callbacks/{provider}"
+STATUSES = {"booking.accepted": "accepted", "booking.rejected": "rejected", "booking.cancelled": "cancelled"}
+
+Deliver = Callable[[str, str, str, str, str, int], Awaitable[bool]]
+"""provider, webhook id, client reference, provider reference, status, version; False when the reference is unknown."""
+
+
+class CallbackData(BaseModel):
+    """The booking that a message is about."""
+
+    id: Annotated[str, StringConstraints(min_length=1, max_length=1_024)]
+    client_ref: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{8,64}$")]
+    version: int = Field(ge=0, le=2**31)
+    status: Literal["pending", "accepted", "rejected", "cancelled"]
+
+
+class CallbackBody(BaseModel):
+    """A provider's message; fields that we do not know are let be."""
+
+    type: Literal["booking.accepted", "booking.rejected", "booking.cancelled", "booking.rescheduled"]
+    data: CallbackData
+
+
+class CallbackListener:
+    """Serves `POST /v1/callbacks/<provider>`: 204 taken (or kept, reference unknown), 401 unsigned or stale.
+
+    Use as an async context manager; give it `deliver` once the orchestrator is open (503 until then).
+    """
+
+    def __init__(self, secrets: Mapping[str, str], host: str = "127.0.0.1", port: int = 0) -> None:
+        self._hooks = {provider: Webhook(secret) for provider, secret in secrets.items()}
+        self._host, self._port = host, port
+        self.deliver: Deliver | None = None
+        application = web.Application(client_max_size=BODY_MAX)
+        application.router.add_post(PATH, self._receive)
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+
+    async def __aenter__(self) -> Self:
+        await self._runner.setup()
+        await web.TCPSite(self._runner, self._host, self._port).start()
+        self._port = self._runner.addresses[0][1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._runner.cleanup()
+
+    def url(self, provider: str) -> str:
+        """Where this provider is to call."""
+        return f"http://{self._host}:{self._port}{PATH.format(provider=provider)}"
+
+    async def _receive(self, request: web.Request) -> web.Response:
+        provider = request.match_info["provider"]
+        hook = self._hooks.get(provider)
+        if hook is None:
+            return _problem(404, "unknown-provider", f"no provider {provider!r} calls back here")
+        body = await request.read()
+        headers: dict[str, Any] = {name.lower(): value for name, value in request.headers.items()}
+        try:
+            hook.verify(body, headers)
+        except WebhookVerificationError:
+            return _problem(401, "bad-signature", "the signature is missing, wrong or stale")
+        except (ValueError, KeyError):
+            return _problem(400, "malformed", "the signed headers or the body cannot be read")
+        try:
+            message = CallbackBody.model_validate_json(body)
+        except ValidationError:
+            return _problem(422, "invalid-fields", "the body is not a callback of the /api/v2 provider")
+        return await self._hand_over(provider, headers["webhook-id"], message)
+
+    async def _hand_over(self, provider: str, webhook_id: str, message: CallbackBody) -> web.Response:
+        if self.deliver is None:
+            return _problem(503, "starting", "try again in a moment")
+        data = message.data
+        status = STATUSES.get(message.type, data.status)
+        try:
+            await self.deliver(provider, webhook_id[:255], data.client_ref, data.id, status, data.version)
+        except StoreUnavailable:
+            return _problem(503, "store-unavailable", "try again later")
+        return web.Response(status=204)
+
+
+def _problem(status: int, name: str, detail: str) -> web.Response:
+    body = {"type": f"urn:appointments:problem:{name}", "title": name, "status": status, "detail": detail}
+    headers = {"Retry-After": "1"} if status == 503 else None
+    return web.json_response(body, status=status, content_type="application/problem+json", headers=headers)
