@@ -22,14 +22,15 @@ def failed(failure: Failure) -> Retryable | Unknown:
 
 
 def refused_write(answer: Answer, detail: str = "", delay_ms: int | None = None) -> Rejected | Retryable | Unknown:
-    """The outcome of a write whose answer is no 2xx; `delay_ms` stands in where no Retry-After header is."""
+    """The outcome of a write whose answer is not the success it waits for; `delay_ms` stands in where no Retry-After header is."""
     reason = _reason(answer, detail)
     delay_ms = retry_after_ms(answer, delay_ms)
     if answer.status in (423, 429) or (answer.status == 403 and _speaks_of_quota(answer, detail)):
         return Retryable(reason=reason, retry_after_ms=delay_ms, throttled=True)
     if answer.status == 425:
         return Retryable(reason=reason, retry_after_ms=delay_ms)
-    if answer.status >= 500 or answer.status == 408:
+    # a success of another kind than this write has may have applied it as well
+    if answer.status >= 500 or answer.status == 408 or answer.status < 300:
         return Unknown(reason=reason, retry_after_ms=delay_ms)
     return Rejected(reason=reason)
 
@@ -37,7 +38,7 @@ def refused_write(answer: Answer, detail: str = "", delay_ms: int | None = None)
 def refused_read(
     answer: Answer, detail: str = "", delay_ms: int | None = None
 ) -> Missing | Rejected | Retryable | Unknown:
-    """The outcome of a read whose answer is no 2xx."""
+    """The outcome of a read whose answer is not the success it waits for."""
     return Missing() if answer.status in (404, 410) else refused_write(answer, detail, delay_ms)
 
 
