@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+from appointments.callbacks import CallbackListener
 from appointments.logs import TurnLog, open_log
 from appointments.settings import Settings
 from domain.definition import RetryPolicy
@@ -74,6 +75,18 @@ def make_provider(settings: Settings, clock: Clock) -> Provider:
         "or local:",
         (("/provider", "unknown kind of provider"),),
     )
+
+
+def make_listener(settings: Settings) -> CallbackListener:
+    """The receiver of the provider's callbacks, on the address that the settings name."""
+    assert settings.callback_secret is not None
+    host, _, port = settings.callback_listen.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65_535:
+        raise InvalidFields(
+            f"callback_listen is {settings.callback_listen!r}; write host:port, such as 127.0.0.1:8086",
+            (("/callback_listen", "not host:port"),),
+        )
+    return CallbackListener({settings.provider_name: settings.callback_secret.get_secret_value()}, host, int(port))
 
 
 def make_notify(settings: Settings) -> tuple[Callable[[StepCall], Awaitable[WriteOutcome]], Notifier | None]:

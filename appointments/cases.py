@@ -15,7 +15,6 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from appointments.callbacks import CallbackListener
 from appointments.orchestrator import Orchestrator
 from appointments.settings import Settings
 from appointments.views import Appointment, AuditEvent
@@ -176,7 +175,7 @@ async def run(data: TestData, expected: dict[str, Expected], log_file: Path | No
 async def run_case(case: Case, defaults: dict[str, int | float], log_file: Path | None = None) -> Result:
     """Run one case through the real stack."""
     with TemporaryDirectory(prefix="appointments-case-") as folder:
-        async with MockProvider(secret=SECRET) as mock, CallbackListener({"main": SECRET}) as listener:
+        async with MockProvider(secret=SECRET) as mock:
             for script in case.scripts:
                 mock.load(script.model_dump())
             settings = Settings.model_validate(
@@ -185,12 +184,12 @@ async def run_case(case: Case, defaults: dict[str, int | float], log_file: Path 
                     **case.settings,
                     "store": f"sqlite:///{folder}/case.db",
                     "provider": mock.url,
-                    "callback_url": listener.url("main"),
+                    "callback_secret": SECRET,
+                    "callback_listen": "127.0.0.1:0",
                     "log_file": log_file,
                 }
             )
             async with Orchestrator.open(settings) as desk:
-                listener.deliver = desk.called_back
                 return await _Play(case, desk, mock).result()
 
 

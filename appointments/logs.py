@@ -6,7 +6,7 @@ import logging
 import re
 import sys
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
@@ -45,6 +45,7 @@ SHOWN = frozenset(
         "replayed",
         "trusted",
         "look_at",
+        "cleanup_until",
         "poll_at",
         "status",
         "operation_id",
@@ -89,9 +90,9 @@ def mask(_logger: WrappedLogger, _name: str, line: EventDict) -> EventDict:
     return {key: value if key in SHOWN or value is None else MASK for key, value in line.items()}
 
 
-def open_log(settings: Settings) -> tuple[FilteringBoundLogger, IO[str] | None]:
+def open_log(settings: Settings) -> tuple[FilteringBoundLogger, TextIO | None]:
     """A logger as the settings say; and the file to close, where there is one."""
-    file: IO[str] | None = None
+    file: TextIO | None = None
     if settings.log_file is not None:
         Path(settings.log_file).parent.mkdir(parents=True, exist_ok=True)
         file = Path(settings.log_file).open("a", encoding="utf-8", buffering=1)  # noqa: SIM115 -- Parts.close closes it  # noqa: SIM115 -- Parts.close closes it

@@ -1,7 +1,7 @@
 """The Python face: book, cancel, reschedule, act, and know. The same commands as every other way in."""
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from typing import Any, Self
 from uuid import UUID
@@ -26,7 +26,7 @@ from domain.definition import SagaPlan
 from domain.errors import IllegalTransition, InvalidFields, UnknownAppointment
 from domain.identity import appointment_id
 from domain.labels import LABELS, action_label
-from domain.provider import Provider
+from domain.provider import BookingStatus, Provider
 from projections.health import Health, health
 from projections.listing import appointments
 from saga.clock import Clock
@@ -59,16 +59,25 @@ class Orchestrator:
     ) -> AsyncIterator[Self]:
         """Open the store, take up what was left unfinished, and serve until the block ends.
 
-        Further steps, sagas and providers are registered here. Raises `StoreLocked` when another process has the
+        Further steps, sagas and providers are registered here. With a `callback_secret` in the settings it also
+        listens for the provider's signed callbacks. Raises `StoreLocked` when another process has the
         file, `InvalidFields` for settings that name nothing usable.
         """
-        parts = await bootstrap.build(
-            settings or Settings(), providers=providers, sagas=sagas, steps=steps, clock=clock, store=store
-        )
-        try:
-            yield cls(parts)
-        finally:
-            await parts.close()
+        settings = settings or Settings()
+        async with AsyncExitStack() as stack:
+            listener = None
+            if settings.callback_secret is not None:
+                listener = await stack.enter_async_context(bootstrap.make_listener(settings))
+                url = settings.callback_url or listener.url(settings.provider_name)
+                settings = settings.model_copy(update={"callback_url": url})
+            parts = await bootstrap.build(
+                settings, providers=providers, sagas=sagas, steps=steps, clock=clock, store=store
+            )
+            stack.push_async_callback(parts.close)
+            desk = cls(parts)
+            if listener is not None:
+                listener.deliver = desk.called_back
+            yield desk
 
     # -- commands ------------------------------------------------------------------------------------------------
 
@@ -151,7 +160,7 @@ class Orchestrator:
         self, provider: str, webhook_id: str, client_ref: str, provider_ref: str, status: str, version: int
     ) -> bool:
         """A provider's callback whose signature has been checked. False: reference unknown, kept for an operator."""
-        told = CalledBack(webhook_id, provider_ref, e.BookingStatus(status), version)
+        told = CalledBack(webhook_id, provider_ref, BookingStatus(status), version)
         return await self._runtime.called_back(provider, client_ref, told)
 
     # -- what is known -------------------------------------------------------------------------------------------

@@ -38,8 +38,9 @@ class Settings(BaseSettings):
     notify_url: str | None = None
     """Where the downstream is told, below `/notifications`; unset: the /api/v2 provider, or the log."""
     callback_url: str | None = None
-    """Where a provider is to call back; must end in `/v1/callbacks/<provider name>`."""
+    """Where a provider is to call back, seen from there; unset: the address that is listened on."""
     callback_secret: SecretStr | None = None
+    """`whsec_…`; with it, signed callbacks are received at `/v1/callbacks/<provider name>`."""
     callback_listen: str = "127.0.0.1:8086"
     tenant: str = "default"
     actor: str = "operator"
