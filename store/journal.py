@@ -120,7 +120,7 @@ class Journal:
         """Roll back and start the next batch on a new connection, so that the store recovers by itself."""
         self._let_go()
         for entry in batch:
-            entry.error = StoreUnavailable(f"nothing was written: {getattr(error, 'orig', None) or error}")
+            entry.error = StoreUnavailable(f"not acknowledged: {getattr(error, 'orig', None) or error}")
         _resolve(batch)
 
     def _let_go(self) -> None:
