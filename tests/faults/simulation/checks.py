@@ -1,0 +1,221 @@
+"""The guarantees, judged from the log and from the services' own books. Each violation names its guarantee."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from uuid import UUID
+
+from domain import events as e
+from domain.appointment import Appointment, evolve
+from domain.commands import OperatorAction
+from domain.errors import HistoryError
+from domain.lifecycle import ENDED, SETTLED, State
+from domain.provider import BookingStatus
+from simulation.faulty_store import at_once
+from simulation.redecide import redecide
+from simulation.world import World
+from store.mapper import decode
+from store.port import RecordedEvent
+
+
+@dataclass
+class Evidence:
+    """The log, decoded once."""
+
+    world: World
+    log: list[RecordedEvent] = field(default_factory=list)
+    streams: dict[UUID, list[e.Event]] = field(default_factory=dict)
+    states: dict[UUID, Appointment] = field(default_factory=dict)
+    broken: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, world: World) -> "Evidence":
+        """Read and fold what is durable."""
+        self = cls(world, list(at_once(world.medium.log(limit=1_000_000))))
+        for recorded in self.log:
+            event = decode(recorded)
+            if isinstance(event, e.OUTSIDE_APPOINTMENTS):
+                continue
+            self.streams.setdefault(recorded.stream_id, []).append(event)
+            state = self.states.get(recorded.stream_id) or Appointment(recorded.stream_id)
+            try:
+                self.states[recorded.stream_id] = evolve(state, event)
+            except HistoryError as fault:
+                self.broken.append(f"{recorded.stream_id} version {recorded.version}: {fault}")
+        return self
+
+
+def violations(world: World) -> list[str]:
+    """Everything that is wrong, each line beginning with the guarantee's name."""
+    evidence = Evidence.of(world)
+    found: list[str] = [f"FAULT {fault}" for fault in world.faults]
+    for name, check in CHECKS.items():
+        found += [f"{name} {text}" for text in check(evidence)]
+    return found
+
+
+def _acknowledged(seen: Evidence) -> Iterator[str]:
+    for told in seen.world.acknowledged:
+        stream = seen.streams.get(told.ask.appointment, [])
+        if not any(isinstance(event, e.CommandFact) and event.key == told.ask.request.key for event in stream):
+            yield f"{told.ask.request.key} was acknowledged at {told.at_s:.3f}s and is not in the log"
+
+
+def _net_effect(seen: Evidence) -> Iterator[str]:
+    world = seen.world
+    yield from world.provider.ledger.faults
+    yield from world.deposit.books.faults
+    for id, state in seen.states.items():
+        if state.parked or state.state not in SETTLED:
+            continue
+        ref = str(id)
+        live = world.provider.ledger.live(ref)
+        by_hand = _by_hand(seen.streams[id])
+        if "calendar" not in by_hand:
+            if state.state is State.CONFIRMED:
+                assert state.details is not None
+                there = [(record.status, record.start, record.end) for record in live]
+                if there != [(BookingStatus.ACCEPTED, state.details.start, state.details.end)]:
+                    yield f"{ref} is confirmed for {state.details.start}, and there: {there}"
+            elif live:
+                yield f"{ref} is {state.state}, and there: {[record.booking() for record in live]}"
+        if "deposit" not in by_hand and any(step.name == "deposit" for step in world.plan.steps):
+            held = world.deposit.books.held.get(ref, 0)
+            if held != (state.state is State.CONFIRMED):
+                yield f"{ref} is {state.state}, and {held} deposits are held"
+    for ref in world.provider.ledger.by_ref:
+        if UUID(ref) not in seen.states:
+            yield f"{ref} was booked, and nobody here knows of it"
+
+
+def _by_hand(stream: list[e.Event]) -> set[str]:
+    """Steps that an operator has declared done: nobody can answer for them but the operator."""
+    steps: set[str] = set()
+    for event in stream:
+        if isinstance(event, e.OperatorActed):
+            if event.action is OperatorAction.FORCE_COMPLETE:
+                return {"calendar", "deposit"}
+            if event.action is OperatorAction.SKIP and event.step:
+                steps.add(event.step)
+    return steps
+
+
+def _versions(seen: Evidence) -> Iterator[str]:
+    versions: Counter[UUID] = Counter()
+    for place, recorded in enumerate(seen.log, 1):
+        versions[recorded.stream_id] += 1
+        if recorded.version != versions[recorded.stream_id]:
+            yield f"{recorded.stream_id} goes from {versions[recorded.stream_id] - 1} to {recorded.version}"
+        if recorded.position != place:
+            yield f"position {recorded.position} stands at place {place}"
+    yield from seen.broken
+
+
+def _followers(seen: Evidence) -> Iterator[str]:
+    followed = seen.world.followed + list(at_once(seen.world.medium.log(len(seen.world.followed), 1_000_000)))
+    if followed != seen.log:
+        yield f"a follower saw {len(followed)} events of {len(seen.log)}, or in another order"
+    process = seen.world.process
+    assert process is not None
+    for id, cached in process.runtime._cache.items():
+        if cached != seen.states.get(id):
+            yield f"{id}: the runtime's state is not the fold of the log"
+
+
+def _keys(seen: Evidence) -> Iterator[str]:
+    keys: Counter[tuple[UUID, str]] = Counter()
+    for id, stream in seen.streams.items():
+        if sum(isinstance(event, e.AppointmentRequested) for event in stream) != 1:
+            yield f"{id} was requested more than once"
+        keys.update((id, event.key) for event in stream if isinstance(event, e.CommandFact) and event.key)
+        hooks = Counter(event.webhook_id for event in stream if isinstance(event, e.CallbackReceived))
+        keys.update({(id, hook): count for hook, count in hooks.items()})
+    yield from (f"{id}: {key} was acted on {count} times" for (id, key), count in keys.items() if count > 1)
+
+
+def _progress(seen: Evidence) -> Iterator[str]:
+    world, now = seen.world, seen.world.clock.now()
+    for id, state in seen.states.items():
+        row = at_once(world.medium.work(id))
+        if state.parked:
+            if row is None or not row.parked:
+                yield f"{id} is parked and not listed"
+        elif state.state not in SETTLED:
+            due = row.due_at if row else None
+            yield f"{id} is still {state.state} ({_steps(state)}), due {due}, now {now}"
+        elif row is not None:
+            yield f"{id} is {state.state} and still has open work"
+    canary = seen.states.get(world.canary)
+    if canary is None or canary.state is not State.CONFIRMED:
+        yield f"the canary, asked for when all was well again, is {canary and (canary.state, canary.reason)}"
+
+
+def _steps(state: Appointment) -> str:
+    return ", ".join(f"{step.name} {step.progress}" for step in (*state.actions, *state.undos))
+
+
+def _replay(seen: Evidence) -> Iterator[str]:
+    for id, stream in seen.streams.items():
+        yield from redecide(id, stream, seen.world.plan, seen.world.held)
+    at: dict[UUID, int] = {}
+    for stream_id, version, count in seen.world.commits:
+        events = seen.streams.get(stream_id)
+        if events is not None:
+            if len({event.at for event in events[version - 1 : version - 1 + count]}) != 1:
+                yield f"{stream_id} version {version}: one turn has two instants"
+            at[stream_id] = version
+
+
+def _operations(seen: Evidence) -> Iterator[str]:
+    ids: dict[tuple[str, str], set[str]] = {}
+    for sent in seen.world.sent:
+        if sent.operation in ("create", "cancel", "reschedule", "hold", "release", "tell"):
+            ids.setdefault((sent.client_ref, sent.operation), set()).add(sent.operation_id)
+    for (ref, operation), used in ids.items():
+        stream = seen.streams.get(UUID(ref), [])
+        rounds = sum(isinstance(event, e.RescheduleRequested | e.LateSuccess) for event in stream)
+        allowed = (
+            1
+            if operation in ("create", "hold", "tell")
+            else max(rounds, 1)
+            if operation == "reschedule"
+            else 1 + rounds
+        )
+        if len(used) > allowed:
+            yield f"{ref}: {operation} went out under {len(used)} operation ids"
+
+
+def _deadlines(seen: Evidence) -> Iterator[str]:
+    for id, stream in seen.streams.items():
+        first = stream[0]
+        assert isinstance(first, e.AppointmentRequested)
+        moves = {e.Operation.ACTION: first.deadline_at}
+        for event in stream:
+            if isinstance(event, e.AppointmentConfirmed) and not event.forced and event.at >= first.deadline_at:
+                yield f"{id} was confirmed after its deadline"
+            if isinstance(event, e.RescheduleRequested):
+                moves[e.Operation.RESCHEDULE] = event.deadline_at
+            if isinstance(event, e.StepStarted) and event.operation in moves:
+                left = moves[event.operation] - event.at
+                if timedelta(milliseconds=event.timeout_ms) > max(left, timedelta(milliseconds=1)):
+                    yield f"{id}: {event.step} got {event.timeout_ms} ms with {left} left"
+        late = [event for event in stream if isinstance(event, e.StepStarted) and event.at >= first.deadline_at]
+        if any(event.operation is e.Operation.ACTION for event in late):
+            yield f"{id} was tried again after its deadline"
+        ended = [place for place, event in enumerate(stream) if isinstance(event, e.AppointmentFailed)]
+        if ended and seen.states[id].state in ENDED and seen.states[id].reason is None:
+            yield f"{id} ended without a reason"
+
+
+CHECKS = {
+    "G1": _acknowledged,
+    "G2": _net_effect,
+    "G3": _versions,
+    "G4": _followers,
+    "G5": _keys,
+    "G6": _progress,
+    "G7": _replay,
+    "OPERATIONS": _operations,
+    "DEADLINE": _deadlines,
+}

@@ -1,0 +1,184 @@
+"""The provider's own books: the oracle. Knows nothing of sagas; notes at once whatever must never be."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from domain.provider import (
+    BookingDetails,
+    BookingStatus,
+    Confirmed,
+    Pending,
+    ProviderBooking,
+    Rejected,
+    WriteOutcome,
+)
+
+LIVE = (BookingStatus.PENDING, BookingStatus.ACCEPTED)
+
+
+@dataclass
+class Record:
+    """One booking."""
+
+    number: int
+    client_ref: str
+    operation_id: str
+    asked: BookingDetails
+    status: BookingStatus
+    start: datetime
+    end: datetime
+    version: int = 1
+    visible_s: float = 0.0
+    """Listings and searches show it from then on."""
+
+    @property
+    def live(self) -> bool:
+        """Somebody's time is taken by it."""
+        return self.status in LIVE
+
+    def booking(self) -> ProviderBooking:
+        """As the provider tells it."""
+        return ProviderBooking(
+            provider_ref=f"bk_{self.number}",
+            client_ref=self.client_ref,
+            status=self.status,
+            version=self.version,
+            etag=f'"{self.version}"',
+            start=self.start,
+            end=self.end,
+            summary=self.asked.summary,
+        )
+
+
+@dataclass
+class Ledger:
+    """All bookings of one provider. `idempotent`: one booking to an operation id and to a client reference."""
+
+    idempotent: bool
+    now_s: Callable[[], float]
+    changed: Callable[[Record], None] = lambda _record: None
+    records: list[Record] = field(default_factory=list)
+    by_ref: dict[str, list[Record]] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+    """What must never be: more than one live booking of one appointment."""
+    story: list[tuple[float, str]] = field(default_factory=list)
+
+    def create(
+        self, operation_id: str, client_ref: str, details: BookingDetails, pending: bool, lag_s: float
+    ) -> WriteOutcome:
+        """Book."""
+        known = self.by_ref.get(client_ref, [])
+        if self.idempotent and known:
+            record = known[0]
+            if record.asked != details:
+                return Rejected(reason="the key was used for another booking", conflict=True)
+            if not record.live:
+                return Rejected(reason=f"the booking is {record.status}")
+            return self._taken(record, replayed=True)
+        status = BookingStatus.PENDING if pending else BookingStatus.ACCEPTED
+        record = Record(
+            len(self.records) + 1,
+            client_ref,
+            operation_id,
+            details,
+            status,
+            details.start,
+            details.end,
+            visible_s=self.now_s() + lag_s,
+        )
+        self.records.append(record)
+        self.by_ref.setdefault(client_ref, []).append(record)
+        self._note(record, "created")
+        return self._taken(record, replayed=False)
+
+    @staticmethod
+    def _taken(record: Record, replayed: bool) -> WriteOutcome:
+        if record.status is BookingStatus.PENDING:
+            return Pending(booking=record.booking(), poll_after_ms=None)
+        return Confirmed(booking=record.booking(), replayed=replayed)
+
+    def settle(self, record: Record, status: BookingStatus) -> None:
+        """A pending booking comes to its answer; one that was cancelled meanwhile stays so."""
+        if record.status is BookingStatus.PENDING:
+            self._change(record, status=status)
+
+    def cancel(self, provider_ref: str) -> WriteOutcome:
+        """Cancel; a repeat is confirmed."""
+        record = self.get(provider_ref)
+        if record is None or not record.live:
+            return Confirmed(replayed=True)
+        self._change(record, status=BookingStatus.CANCELLED)
+        return Confirmed(booking=record.booking())
+
+    def reschedule(self, provider_ref: str, etag: str | None, start: datetime, end: datetime) -> WriteOutcome:
+        """Move; a repeat is confirmed, a stale etag refused."""
+        record = self.get(provider_ref)
+        if record is None or not record.live:
+            return Rejected(reason="there is no live booking to move")
+        if (record.start, record.end) == (start, end):
+            return Confirmed(booking=record.booking(), replayed=True)
+        if etag is not None and etag != f'"{record.version}"':
+            return Rejected(reason="stale etag", conflict=True)
+        self._change(record, start=start, end=end)
+        return Confirmed(booking=record.booking())
+
+    def get(self, provider_ref: str) -> Record | None:
+        """By the provider's own reference."""
+        number = provider_ref.removeprefix("bk_")
+        return self.records[int(number) - 1] if number.isdecimal() and int(number) <= len(self.records) else None
+
+    def find(self, client_ref: str) -> Record | None:
+        """By client reference: a live one if there is one; lagging as searches do."""
+        seen = [record for record in self.by_ref.get(client_ref, []) if record.visible_s <= self.now_s()]
+        return next((record for record in seen if record.live), seen[-1] if seen else None)
+
+    def live(self, client_ref: str) -> list[Record]:
+        """What stands there for an appointment."""
+        return [record for record in self.by_ref.get(client_ref, []) if record.live]
+
+    def _change(self, record: Record, **fields: object) -> None:
+        for name, value in fields.items():
+            setattr(record, name, value)
+        record.version += 1
+        self._note(record, ", ".join(fields))
+
+    def _note(self, record: Record, what: str) -> None:
+        self.story.append(
+            (
+                self.now_s(),
+                f"ledger {record.client_ref[:8]} bk_{record.number} v{record.version} {record.status} {what}",
+            )
+        )
+        if len(self.live(record.client_ref)) > 1:
+            self.faults.append(f"{self.now_s():.3f}s: {record.client_ref} has more than one live booking")
+        self.changed(record)
+
+
+@dataclass
+class Deposits:
+    """The books of a step that users declare: money held, money given back. `idempotent` by operation id."""
+
+    idempotent: bool
+    now_s: Callable[[], float]
+    held: dict[str, int] = field(default_factory=dict)
+    seen: set[str] = field(default_factory=set)
+    faults: list[str] = field(default_factory=list)
+    story: list[tuple[float, str]] = field(default_factory=list)
+
+    def hold(self, operation_id: str, client_ref: str) -> WriteOutcome:
+        """Hold the deposit."""
+        if self.idempotent and operation_id in self.seen:
+            return Confirmed(replayed=True)
+        self.seen.add(operation_id)
+        self.held[client_ref] = self.held.get(client_ref, 0) + 1
+        if self.held[client_ref] > 1:
+            self.faults.append(f"{self.now_s():.3f}s: {client_ref} holds {self.held[client_ref]} deposits")
+        self.story.append((self.now_s(), f"deposit {client_ref[:8]} held"))
+        return Confirmed()
+
+    def release(self, client_ref: str) -> WriteOutcome:
+        """Give back whatever is held."""
+        if self.held.pop(client_ref, 0):
+            self.story.append((self.now_s(), f"deposit {client_ref[:8]} released"))
+        return Confirmed()

@@ -1,0 +1,335 @@
+"""One simulated world: a durable medium, a process that dies and comes back, clients, services, a follower."""
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from datetime import datetime
+from random import Random
+from typing import Any, TypeVar
+from uuid import UUID
+
+from domain import events as e
+from domain.definition import RetryPolicy
+from domain.errors import CommandRefused, ConcurrencyConflict, StoreUnavailable
+from domain.lifecycle import SETTLED
+from saga.breaker import BreakerPolicy
+from saga.definition import CalendarStep, Saga, Step
+from saga.inputs import Asked, CalledBack, Hold
+from saga.lanes import Lanes, LimitPolicy
+from saga.runtime import Runtime
+from simulation import script
+from simulation.faulty_calls import Network
+from simulation.faulty_provider import DepositService, FaultyProvider, Manner, NotifyService, Sent, Webhook
+from simulation.faulty_store import FaultyStore, at_once
+from simulation.script import Ask
+from simulation.virtual_time import VirtualClock, VirtualLoop
+from simulation.weather import FAULTS_END_S, StoreWeather, Weather
+from store.memory import MemoryStore
+from store.port import Append, RecordedEvent
+
+T = TypeVar("T")
+DEADLINE_MS, CLEANUP_MS = 15_000, 40_000
+BREAKER_OPEN_MS = 2_000
+CANARY_AT_S = FAULTS_END_S + 4.0
+"""By then every breaker has had the time to let a probe through."""
+HORIZON_S = CANARY_AT_S + (DEADLINE_MS + CLEANUP_MS) / 1_000 + 15.0
+"""By then every budget is spent."""
+DELIVERIES_MAX = 100
+ENDS = (e.AppointmentFailed.type, e.AppointmentCancelled.type)
+WRITES = frozenset({"create", "cancel", "reschedule", "hold", "release", "tell"})
+
+
+class Crashed(Exception):
+    """The process died while somebody waited for its answer."""
+
+
+class WatchedLanes(Lanes):
+    """Remembers when it told whom to wait, so that a replay may answer the same."""
+
+    def __init__(self, policies: dict[str, LimitPolicy], held: set[tuple[str, datetime]]) -> None:
+        super().__init__(policies)
+        self._held = held
+
+    def hold(self, target: str, tenant: str, now: datetime) -> Hold | None:
+        """As `Lanes.hold`."""
+        hold = super().hold(target, tenant, now)
+        if hold is not None:
+            self._held.add((target, now))
+        return hold
+
+
+@dataclass
+class Process:
+    """One life of the process: a runtime on a store handle. Killing it drops everything that is not durable."""
+
+    runtime: Runtime
+    store: FaultyStore
+    calls: dict[asyncio.Task[Any], None] = field(default_factory=dict)
+
+    async def through(self, work: Coroutine[Any, Any, T]) -> T:
+        """Ask this process; raises `Crashed` when it dies meanwhile."""
+        if self.store.dead:
+            work.close()
+            raise Crashed
+        task = asyncio.get_running_loop().create_task(work)
+        self.calls[task] = None
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if self.store.dead:
+                raise Crashed from None
+            task.cancel()
+            raise
+        finally:
+            self.calls.pop(task, None)
+
+    def kill(self) -> None:
+        """Nothing of it goes on."""
+        self.store.dead = True
+        own = sorted(self.runtime._tasks, key=lambda task: int(task.get_name().rpartition("-")[2]))
+        for task in (*self.calls, *own):
+            task.cancel()
+
+
+@dataclass
+class Acknowledged:
+    """A command that came back as accepted."""
+
+    at_s: float
+    ask: Ask
+    replayed: bool
+
+
+class World:
+    """Everything of one seed. `run` lives through it; what is left is for the checks to judge."""
+
+    def __init__(self, seed: int, store_type: type[FaultyStore] = FaultyStore) -> None:
+        self.seed, self.store_type = seed, store_type
+        rng = Random(seed)
+        self.rng = rng
+        self.loop = VirtualLoop()
+        self.clock = VirtualClock(self.loop)
+        self.medium = MemoryStore("nobody")
+        self.process: Process | None = None
+        self.up = asyncio.Event()
+        self.generation = 0
+        self.story: list[tuple[float, str]] = []
+        self.faults: list[str] = []
+        """What must never be, noted when it was."""
+        self.sent: list[Sent] = []
+        self.acknowledged: list[Acknowledged] = []
+        self.followed: list[RecordedEvent] = []
+        self.commits: list[tuple[UUID, int, int]] = []
+        self.held: set[tuple[str, datetime]] = set()
+        self.deliveries = 0
+        self.tasks: list[asyncio.Task[None]] = []
+        self._services(rng)
+        self.saga = self._saga(rng)
+        self.plan = self.saga.plan(self.provider)
+        self.store_weather = StoreWeather.drawn(rng)
+        self.asks = script.drawn(rng, rng.choice((3, 4, 5, 6)))
+        self.crashes = sorted(rng.uniform(0, FAULTS_END_S - 1) for _ in range(rng.choice((0, 0, 1, 3))))
+        self.concurrency = rng.choice((512, 512, 512, 1, 2))
+
+    def _services(self, rng: Random) -> None:
+        def weather(rejects: float = 0.0) -> Weather:
+            return Weather.drawn(rng)
+
+        manner = Manner.drawn(rng)
+        self.provider = FaultyProvider("main", Random(rng.random()), manner, weather(), self._seen, self._call_back)
+        settle_ms = rng.choice((300, 1_500))
+        network = Network(Random(rng.random()), weather(), settle_ms)
+        idempotent, searchable = rng.random() < 0.7, rng.random() < 0.6
+        self.deposit = DepositService(Random(rng.random()), network, idempotent, searchable, self._seen)
+        self.notify = NotifyService(Network(Random(rng.random()), weather(), 0), self._seen)
+
+    def _saga(self, rng: Random) -> Saga:
+        retry = RetryPolicy(attempts_max=rng.choice((1, 2, 3, 3, 5)), backoff_ms=200, backoff_max_ms=2_000)
+        undo = RetryPolicy(attempts_max=10, backoff_ms=200, backoff_max_ms=2_000)
+        calendar = CalendarStep(retry=retry, undo_retry=undo, timeout_ms=1_000, poll_ms=500)
+        deposit = Step(
+            "deposit",
+            action=self.deposit.hold,
+            compensation=self.deposit.release,
+            lookup=self.deposit.look if self.deposit.searchable else None,
+            retry=retry,
+            undo_retry=undo,
+            timeout_ms=800,
+            resend=self.deposit.idempotent,
+            settle_ms=self.deposit.network.settle_ms,
+        )
+        notify = Step("notify", action=self.notify.tell, retry=retry, timeout_ms=500)
+        steps = rng.choice(((calendar, notify), (calendar, deposit, notify), (deposit, calendar, notify)))
+        return Saga("booking", 1, steps, deadline_ms=DEADLINE_MS, cleanup_ms=CLEANUP_MS)
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    async def live(self) -> None:
+        """From the first start to the end of the last budget, or until nothing is left to do."""
+        self.loop.set_exception_handler(self._fault)
+        await self._boot()
+        self._spawn(self._follow())
+        people = [self._spawn(self._ask(ask)) for ask in self.asks]
+        for at_s in self.crashes:
+            self.loop.call_at(at_s, self.crash)
+        await asyncio.sleep(CANARY_AT_S - self.loop.time())
+        people.append(self._spawn(self._ask(self._canary())))
+        while self.loop.time() < HORIZON_S:
+            await asyncio.sleep(1.0)
+            if all(person.done() for person in people) and not self.deliveries and not self._left():
+                break
+        process = self.process
+        assert process is not None
+        await process.runtime.stop()
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+    def _left(self) -> bool:
+        return any(row.due_at is not None for row in at_once(self.medium.open_work()))
+
+    def _canary(self) -> Ask:
+        key = "canary"
+        rng = Random(0)
+        self.canary = script.appointment_id(script.TENANT, key)
+        book = script.booking(rng, 99).model_copy(update={"deadline_ms": None, "policy": None})
+        return Ask(self.loop.time(), self.canary, book, script.Request(tenant=script.TENANT, key=key), 20)
+
+    def note(self, text: str) -> None:
+        """One line of the story."""
+        self.story.append((self.loop.time(), text))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self.loop.create_task(work)
+        self.tasks.append(task)
+        return task
+
+    def _fault(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        fault = context.get("exception")
+        if isinstance(fault, StoreUnavailable):
+            self.note(f"a turn met a store that was not there: {fault}")
+            return
+        self.faults.append(f"{self.loop.time():.3f}s: {context['message']}: {fault!r}")
+
+    async def _boot(self) -> None:
+        while True:
+            self.generation += 1
+            owner = f"process-{self.generation}"
+            self.medium = self.medium.reopen(owner)
+            store = self.store_type(self.medium, self.store_weather, self.crash, self._committed)
+            limits = LimitPolicy(concurrency=self.concurrency, breaker=BreakerPolicy(open_ms=BREAKER_OPEN_MS))
+            lanes = WatchedLanes({"*": limits}, self.held)
+            runtime = Runtime(store, self.clock, [self.saga], {"main": self.provider}, lanes, owner)
+            process = self.process = Process(runtime, store)
+            try:
+                await process.through(runtime.start())
+            except (StoreUnavailable, Crashed):
+                self.note(f"{owner} could not start")
+                process.kill()
+                await asyncio.sleep(0.3)
+                continue
+            self.note(f"{owner} is up, {runtime.recovered} calls taken over")
+            self.up.set()
+            return
+
+    def crash(self) -> None:
+        """Kill the process; another one starts a while later."""
+        process = self.process
+        if process is None or process.store.dead:
+            return
+        process.kill()
+        if self.up.is_set():
+            self.up.clear()
+            down_s = self.rng.choice((0.01, 0.5, 4.0)) * self.rng.uniform(0.5, 1)
+            self.note(f"crash, down for {down_s:.3f}s")
+            self._spawn(self._come_back(down_s))
+
+    async def _come_back(self, down_s: float) -> None:
+        await asyncio.sleep(down_s)
+        await self._boot()
+
+    async def _running(self) -> Process:
+        await self.up.wait()
+        assert self.process is not None
+        return self.process
+
+    # -- clients -------------------------------------------------------------------------------------------------
+
+    async def _ask(self, ask: Ask) -> None:
+        await asyncio.sleep(max(0.0, ask.at_s - self.loop.time()))
+        if ask.after_end:
+            await self._until_settled(ask.appointment)
+        what = f"{type(ask.command).__name__} {getattr(ask.command, 'action', '')} {ask.request.key}"
+        for number in range(ask.tries_max):
+            if number:
+                await asyncio.sleep(0.4 * number)
+            process = await self._running()
+            try:
+                async with asyncio.timeout(ask.hangs_up_after_s if number == 0 else None):
+                    given = process.runtime.give(ask.appointment, Asked(ask.command, ask.request), self.plan)
+                    turned = await process.through(given)
+            except CommandRefused as refused:
+                self.note(f"{what} refused: {refused}")
+                return
+            except (StoreUnavailable, ConcurrencyConflict, Crashed, TimeoutError) as fault:
+                self.note(f"{what} unanswered: {type(fault).__name__}")
+                continue
+            self.note(f"{what} acknowledged{' as a repeat' if turned.replayed else ''}")
+            self.acknowledged.append(Acknowledged(self.loop.time(), ask, turned.replayed))
+            return
+
+    async def _until_settled(self, appointment: UUID) -> None:
+        for _ in range(20):
+            process = await self._running()
+            try:
+                state = await process.through(process.runtime.settled(appointment, 5.0))
+            except (StoreUnavailable, Crashed):
+                await asyncio.sleep(0.5)
+                continue
+            if state.state in SETTLED:
+                return
+
+    # -- services ------------------------------------------------------------------------------------------------
+
+    def _committed(self, entry: Append) -> None:
+        if entry.events:
+            self.commits.append((entry.stream_id, entry.events[0].version, len(entry.events)))
+
+    def _seen(self, sent: Sent) -> None:
+        self.sent.append(sent)
+        self.story.append((sent.at_s, f"call {sent.client_ref[:8]} {sent.target} {sent.operation}"))
+        if sent.operation not in WRITES:
+            return
+        stream = at_once(self.medium.events(UUID(sent.client_ref)))
+        announced = next((event for event in reversed(stream) if event.type == e.StepStarted.type), None)
+        if announced is None or sent.operation_id.encode() not in announced.body:
+            self.faults.append(f"{sent.at_s:.3f}s: {sent.operation} of {sent.client_ref} was not announced")
+        elif any(event.type in ENDS for event in stream[announced.version :]):
+            self.faults.append(f"{sent.at_s:.3f}s: {sent.operation} of {sent.client_ref} after the end")
+
+    def _call_back(self, webhook: Webhook) -> None:
+        for delay_s in webhook.delays_s:
+            self.deliveries += 1
+            self._spawn(self._deliver(webhook, delay_s))
+
+    async def _deliver(self, webhook: Webhook, delay_s: float) -> None:
+        record = webhook.record
+        told = CalledBack(webhook.webhook_id, f"bk_{record.number}", webhook.status, webhook.version)
+        await asyncio.sleep(delay_s)
+        for _ in range(DELIVERIES_MAX):
+            process = await self._running()
+            try:
+                await process.through(process.runtime.called_back("main", record.client_ref, told))
+                break
+            except (StoreUnavailable, ConcurrencyConflict, Crashed):
+                await asyncio.sleep(0.7)
+        self.deliveries -= 1
+
+    async def _follow(self) -> None:
+        while True:
+            process = await self._running()
+            try:
+                self.followed += await process.through(process.store.log(len(self.followed), 40))
+            except (StoreUnavailable, Crashed):
+                pass
+            await asyncio.sleep(0.9)
