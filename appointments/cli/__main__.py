@@ -1,0 +1,5 @@
+"""`python -m appointments.cli`, where the script is not on the path."""
+
+from appointments.cli import main
+
+main()

@@ -1,0 +1,27 @@
+"""All commands of `appointments`, gathered."""
+
+from typing import Annotated
+
+import typer
+
+from appointments.cli import read, write
+
+app = typer.Typer(
+    name="appointments",
+    help="Books appointments on calendars that it does not control, each to exactly one true end.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    epilog="Exit codes: 0 done, 1 failed, 2 refused (bad input), 3 still in progress.",
+)
+
+
+@app.callback()
+def _all_commands(
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an unexpected error came from.")] = False,
+) -> None:
+    """Books appointments on calendars that it does not control, each to exactly one true end."""
+
+
+write.register(app)
+read.register(app)

@@ -1,0 +1,127 @@
+"""`book --file`: a file of appointments, booked in bulk; progress, one line for each refusal, and a summary."""
+
+import json
+from pathlib import Path
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from appointments.cli import render
+from appointments.cli.bulk import Booked, BulkBooking, Outcome, Tally
+from appointments.cli.ending import ExitCode
+from appointments.cli.progress import ProgressReport
+from appointments.cli.session import Session
+from appointments.intake import FORMATS, read_file
+from appointments.orchestrator import Orchestrator
+from appointments.settings import Settings
+from domain.errors import InvalidFields
+
+TOLD = {
+    Outcome.REFUSED: "refused",
+    Outcome.FAILED: "failed",
+    Outcome.CANCELLED: "was cancelled",
+    Outcome.PARKED: "parked",
+    Outcome.IN_PROGRESS: "still in progress",
+}
+"""The outcomes that get a line of their own."""
+
+
+async def book_file(
+    session: Session, file: str, calendar: str, time_zone: str | None, wait_s: float | None, in_flight: int
+) -> ExitCode:
+    """Book everything in a file."""
+    path = readable(file)
+    items = read_file(path, calendar, time_zone)
+    wait_s = until_the_end_s(session.settings) if wait_s is None else wait_s
+    async with Orchestrator.open(session.settings) as desk:
+        with ProgressReport(session, "booking", expected_items(path)) as progress:
+            listing = Listing(session, progress)
+            bulk = BulkBooking(desk, listing.tell, wait_s, in_flight)
+            try:
+                tally = await bulk.run(items)
+            finally:
+                listing.end(bulk.tally)
+    if not session.as_json:
+        session.out.print(summary(session, tally))
+    return exit_code(tally)
+
+
+def readable(file: str) -> Path:
+    """The file, of a format that can be read. Raises `InvalidFields`."""
+    path = Path(file)
+    if not path.is_file():
+        raise InvalidFields(f"--file {file}: there is no such file", (("/file", "no such file"),))
+    if path.suffix.lower() not in FORMATS:
+        detail = f"the name must end in one of: {', '.join(FORMATS)}"
+        raise InvalidFields(f"--file {file}: {detail}", (("/file", detail),))
+    return path
+
+
+def expected_items(path: Path) -> int | None:
+    """About how many items a file holds, for the progress bar; None when it cannot be read."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError:
+        return None
+    if path.suffix.lower() in (".ics", ".ical"):
+        return sum(line.strip().upper() == b"BEGIN:VEVENT" for line in lines) or None
+    filled = sum(bool(line.strip()) for line in lines)
+    return (filled - 1 if path.suffix.lower() == ".csv" else filled) or None
+
+
+def until_the_end_s(settings: Settings) -> float:
+    """By then every appointment has ended or is parked: its deadline, and its time for cleaning up. Seconds."""
+    return (settings.deadline_ms + settings.cleanup_ms) / 1_000
+
+
+def exit_code(tally: Tally) -> ExitCode:
+    """Refusals are listed, and do not fail a run; an appointment that failed, or is parked, does."""
+    if tally[Outcome.FAILED] or tally[Outcome.PARKED]:
+        return ExitCode.FAILED
+    return ExitCode.IN_PROGRESS if tally[Outcome.IN_PROGRESS] else ExitCode.DONE
+
+
+def line(booked: Booked) -> str:
+    """One line about one item: file, item, what became of it, and why."""
+    where = f"{booked.source}: {booked.item}" if booked.item else booked.source
+    what = f" ({booked.summary})" if booked.summary and booked.summary != booked.item else ""
+    known = f" [{booked.id}]" if booked.id else ""
+    return f"{where}{what}: {TOLD.get(booked.outcome, booked.outcome)}: {booked.reason or 'no reason given'}{known}"
+
+
+def summary(session: Session, tally: Tally) -> RenderableType:
+    """What became of all, and where to look further."""
+    counts = ((name.replace("_", " "), str(count)) for name, count in tally.counts().items())
+    trail = session.again("audit", "ID")
+    return Group(render.pairs((*counts, ("audit trail", trail), ("the list", session.again("list")))), Text(""))
+
+
+def note(tally: Tally) -> str:
+    """What stands beside the bar."""
+    told = ((tally.waiting, "under way"), (tally[Outcome.REFUSED], "refused"), (tally[Outcome.FAILED], "failed"))
+    return ", ".join(f"{count} {word}" for count, word in told if count)
+
+
+class Listing:
+    """Tells of the items that need a word: a line for people, or one JSON document that is written as it grows."""
+
+    def __init__(self, session: Session, progress: ProgressReport) -> None:
+        self._json, self._file, self._progress = session.as_json, session.out.file, progress
+        session.answered = True
+        self._separator = '{"items": ['
+
+    def tell(self, booked: Booked, tally: Tally) -> None:
+        """One item has come to its outcome."""
+        if booked.outcome in TOLD:
+            if self._json:
+                self._file.write(self._separator + booked.model_dump_json())
+                self._separator = ","
+            else:
+                self._progress.line(line(booked))
+        self._progress.advance(note(tally))
+
+    def end(self, tally: Tally) -> None:
+        """Close the document, with the counts."""
+        if self._json:
+            begun = "" if self._separator == "," else self._separator
+            self._file.write(f'{begun}], "counts": {json.dumps(tally.counts())}}}\n')

@@ -1,0 +1,155 @@
+"""Questions: show, list, audit, check, settings. They open the store read-only, beside the process that holds it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import typer
+from rich.text import Text
+
+from appointments import bootstrap
+from appointments.cli import render
+from appointments.cli.command import command
+from appointments.cli.ending import ExitCode
+from appointments.cli.session import Session
+from appointments.cli.times import instant
+from appointments.orchestrator import as_it_was, list_appointments, trail
+from appointments.settings import Settings
+from appointments.views import Appointment, AppointmentFilter
+from domain.commands import parse
+from domain.errors import InvalidFields, UnknownAppointment
+from domain.lifecycle import Phase, State
+from projections import health
+from saga.clock import WallClock
+from store.port import Store
+
+MASK = "***"
+Id = Annotated[str, typer.Argument(help="The appointment's id.", metavar="ID")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the questions to the command line."""
+    command(app, "show", "appointments show 0b0e7e0c-3f0f-5f0a-8d5e-2f8f9b1c1d11")(show)
+    command(app, "list", "appointments list --state confirmed --calendar main --q check-up")(list_)
+    command(app, "audit", "appointments audit 0b0e7e0c-3f0f-5f0a-8d5e-2f8f9b1c1d11 --version 3")(audit)
+    command(app, "check", "appointments check --json")(check)
+    command(app, "settings", "appointments settings --store sqlite:///data/clinic.db")(settings)
+
+
+async def show(session: Session, id: Id) -> ExitCode:
+    """Show one appointment as it stands now."""
+    async with _reading(session) as store:
+        seen = await appointment_now(store, uuid(id), session.settings.tenant)
+    session.answer(seen.model_dump(mode="json"), render.appointment(seen))
+    return ExitCode.DONE
+
+
+async def list_(
+    session: Session,
+    state: Annotated[State | None, typer.Option(help="Only those in this state.")] = None,
+    phase: Annotated[Phase | None, typer.Option(help="Only those in this phase.")] = None,
+    calendar: Annotated[str | None, typer.Option(help="Only those of this calendar.")] = None,
+    parked: Annotated[bool | None, typer.Option("--parked/--not-parked", help="Only those that are (not).")] = None,
+    q: Annotated[str | None, typer.Option(help="Part of the summary, the location or the id.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 50,
+) -> ExitCode:
+    """List appointments, newest first."""
+    fields = {"state": state, "phase": phase, "calendar": calendar, "parked": parked, "q": q, "limit": limit}
+    wanted = parse(AppointmentFilter, {**fields, "tenant": session.settings.tenant})
+    async with _reading(session) as store:
+        found = await list_appointments(store, wanted)
+    items = [one.model_dump(mode="json") for one in found]
+    session.answer({"items": items, "next_cursor": None}, render.listed(found))
+    if len(found) == limit and not session.as_json:
+        session.note(f"the first {limit}; there may be more: --limit, or narrow it by --state, --calendar, --q")
+    return ExitCode.DONE
+
+
+async def audit(
+    session: Session,
+    id: Id,
+    version: Annotated[int | None, typer.Option(min=1, help="Show the appointment as of this version.")] = None,
+    at: Annotated[str | None, typer.Option(help="Show it as of this time: RFC 3339, or local to it.")] = None,
+) -> ExitCode:
+    """Show what happened to an appointment: each event with who, when, why and its cause. Or the state back then."""
+    if version is not None and at is not None:
+        raise InvalidFields("give --version or --at, not both", (("/at", "excludes /version"),))
+    tenant, appointment = session.settings.tenant, uuid(id)
+    async with _reading(session) as store:
+        now = await as_it_was(store, appointment, tenant, None, None)
+        if version is not None or at is not None:
+            instant_: datetime | None = None if at is None else instant(at, now.time_zone, "--at")
+            then = await as_it_was(store, appointment, tenant, version, instant_)
+            session.answer(then.model_dump(mode="json"), render.appointment(then))
+            return ExitCode.DONE
+        events = await trail(store, appointment, tenant)
+    items = [event.model_dump(mode="json") for event in events]
+    session.answer({"items": items, "next_cursor": None}, render.trail(events, now.time_zone))
+    return ExitCode.DONE
+
+
+async def check(session: Session) -> ExitCode:
+    """Check the store: is the log whole, and is nothing overdue, stranded or parked? Exit 1 when something is wrong."""
+    clock = WallClock()
+    definitions = await _definitions(session.settings, clock)
+    async with _reading(session) as store:
+        found = await health.health(store, clock.now(), definitions)
+    session.answer(found.model_dump(mode="json"), render.health(found))
+    return ExitCode.DONE if found.ok else ExitCode.FAILED
+
+
+async def settings(session: Session) -> ExitCode:
+    """Print the settings in force, secrets masked."""
+    shown = {name: _masked(value) for name, value in session.settings.model_dump(mode="json").items()}
+    made = render.table("setting", "value", "environment variable")
+    for name, value in shown.items():
+        made.add_row(name, Text("" if value is None else str(value)), f"APPOINTMENTS_{name.upper()}")
+    session.answer(shown, made)
+    return ExitCode.DONE
+
+
+async def appointment_now(store: Store, id: UUID, tenant: str) -> Appointment:
+    """The appointment as of the last event, with its next due time. Raises `UnknownAppointment`."""
+    seen = await as_it_was(store, id, tenant, None, None)
+    work = await store.work(id)
+    return seen.model_copy(update={"next_action_at": work.due_at if work else None})
+
+
+def uuid(text: str) -> UUID:
+    """An appointment's id as it was typed. Raises `UnknownAppointment`."""
+    try:
+        return UUID(text)
+    except ValueError:
+        raise UnknownAppointment(f"{text!r} is no appointment id (a UUID); `appointments list` shows them") from None
+
+
+@asynccontextmanager
+async def _reading(session: Session) -> AsyncIterator[Store]:
+    store = await bootstrap.open_store(session.settings, read_only=True)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def _definitions(settings: Settings, clock: WallClock) -> frozenset[str]:
+    """The saga definitions that a process under these settings could carry on."""
+    provider = bootstrap.make_provider(settings, clock)
+    notify, notifier = bootstrap.make_notify(settings)
+    try:
+        return frozenset({bootstrap.booking_saga(settings, notify).plan(provider).digest})
+    finally:
+        await provider.close()
+        if notifier is not None:
+            await notifier.close()
+
+
+def _masked(value: Any) -> Any:
+    """A value to show: of an address that holds a password, everything but that."""
+    if not isinstance(value, str) or "@" not in value:
+        return value
+    password = urlsplit(value).password
+    return value.replace(f":{password}@", f":{MASK}@", 1) if password else value
