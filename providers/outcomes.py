@@ -22,7 +22,7 @@ def failed(failure: Failure) -> Retryable | Unknown:
 
 
 def refused_write(answer: Answer, detail: str = "", delay_ms: int | None = None) -> Rejected | Retryable | Unknown:
-    """The outcome of a write whose answer is not the success it waits for; `delay_ms` stands in where no Retry-After header is."""
+    """The outcome of a write whose answer is not its success; `delay_ms` stands in for a Retry-After header."""
     reason = _reason(answer, detail)
     delay_ms = retry_after_ms(answer, delay_ms)
     if answer.status in (423, 429) or (answer.status == 403 and _speaks_of_quota(answer, detail)):
@@ -38,7 +38,7 @@ def refused_write(answer: Answer, detail: str = "", delay_ms: int | None = None)
 def refused_read(
     answer: Answer, detail: str = "", delay_ms: int | None = None
 ) -> Missing | Rejected | Retryable | Unknown:
-    """The outcome of a read whose answer is not the success it waits for."""
+    """The outcome of a read whose answer is not its success."""
     return Missing() if answer.status in (404, 410) else refused_write(answer, detail, delay_ms)
 
 

@@ -12,6 +12,8 @@ import pytest_asyncio
 
 from appointments.radicale import HOST, free_port
 from domain.provider import Provider
+from mocks import MockProvider
+from providers.api_v2 import ApiV2Provider
 from providers.caldav import CalDavProvider
 from providers.conformance import Conformance, run
 from providers.local import LocalProvider
@@ -31,6 +33,17 @@ class Adapter:
 
 async def local(stack: AsyncExitStack, folder: Path) -> Adapter:
     return Adapter(LocalProvider())
+
+
+def api_v2(url: str) -> ApiV2Provider:
+    return ApiV2Provider("mock", url)
+
+
+async def on_the_mock(stack: AsyncExitStack, folder: Path) -> Adapter:
+    mock = await stack.enter_async_context(MockProvider())
+    provider = api_v2(mock.url)
+    stack.push_async_callback(provider.close)
+    return Adapter(provider, api_v2)
 
 
 def caldav(url: str, sync: bool = True) -> CalDavProvider:
@@ -56,7 +69,7 @@ async def _with_calendar(stack: AsyncExitStack, provider: CalDavProvider) -> Ada
     return Adapter(provider, caldav)
 
 
-ADAPTERS = {f.__name__: f for f in (local, on_radicale, on_radicale_without_sync, on_xandikos)}
+ADAPTERS = {f.__name__: f for f in (local, on_the_mock, on_radicale, on_radicale_without_sync, on_xandikos)}
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
