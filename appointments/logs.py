@@ -72,7 +72,15 @@ SHOWN = frozenset(
 
 MASK = "***"
 OPEN_KEY = re.compile(r"^([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9A-HJKMNP-TV-Z]{26})$", re.IGNORECASE)
-FREE_TEXT = frozenset({"step-attempt-failed.v1", "cancellation-requested.v1", "operator-acted.v1", "lookup-failed.v1"})
+FREE_TEXT = frozenset(
+    {
+        "step-attempt-failed.v1",
+        "cancellation-requested.v1",
+        "operator-acted.v1",
+        "lookup-failed.v1",
+        "appointment-parked.v1",
+    }
+)
 """Events whose `reason` is somebody's prose: masked."""
 
 NAMES: dict[type[e.Event], str] = {e.RetryScheduled: "retry_scheduled", e.CallDeferred: "circuit_open"}
