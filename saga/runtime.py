@@ -242,28 +242,28 @@ class Runtime:
             task.get_loop().call_exception_handler({"message": "a turn failed", "exception": fault, "task": task})
 
     async def _call(self, state: Appointment, effect: Write | Read) -> None:
+        try:
+            await self._record(state.id, await self._outcome(state, effect))
+        finally:
+            # Until here the call counts as running: a due row must not take it for one that was cut off.
+            if self._calling.get(state.id) is effect:
+                del self._calling[state.id]
+
+    async def _outcome(self, state: Appointment, effect: Write | Read) -> Input:
         outcome: Outcome | None = None
         began = self.clock.now()
         try:
             plan = await self._plan(state.definition)
             saga, provider = self._sagas[plan.name, plan.version], self._providers[plan.provider]
-            given: Input
             if isinstance(effect, Write):
                 outcome = written = await effects.write(state, effect, saga, provider)
-                given = CallEnded(effect.step, effect.operation, effect.operation_id, effect.attempt, written)
-            else:
-                outcome = seen = await effects.read(state, effect, saga, provider)
-                given = ReadEnded(effect.step, effect.purpose, seen, began)
+                return CallEnded(effect.step, effect.operation, effect.operation_id, effect.attempt, written)
+            outcome = seen = await effects.read(state, effect, saga, provider)
+            return ReadEnded(effect.step, effect.purpose, seen, began)
         finally:
             self.lanes.give_back(effect.target, state.tenant, self.clock.now(), outcome)
             if self.lanes.waited:
                 self._wake.set()
-        try:
-            await self._record(state.id, given)
-        finally:
-            # Until here the call counts as running: a due row must not take it for one that was cut off.
-            if self._calling.get(state.id) is effect:
-                del self._calling[state.id]
 
     async def _record(self, appointment: UUID, given: Input) -> None:
         """Record an outcome, however long the store takes no writes; the due row covers a crash meanwhile."""
@@ -285,11 +285,14 @@ class Runtime:
         while True:
             self._wake.clear()
             try:
-                began = await self._hand_out()
+                if not await self._hand_out():
+                    await self._sleep()
             except StoreUnavailable:
-                began = 0
-            if not began:
-                await self._sleep()
+                await asyncio.sleep(STORE_RETRY_S)
+            except Exception as fault:
+                # Whatever is wrong with one row, the others are still to be handed out.
+                asyncio.get_running_loop().call_exception_handler({"message": "a turn failed", "exception": fault})
+                await asyncio.sleep(POLL_S)
 
     async def _hand_out(self) -> int:
         now = self.clock.now()
