@@ -72,7 +72,8 @@ async def read(state: Appointment, effect: Read, saga: Saga, provider: Provider)
 async def _read(state: Appointment, effect: Read, saga: Saga, provider: Provider) -> ReadOutcome:
     step, asked = saga.step(effect.step), _step_call(state, effect, saga, client_ref(state.id))
     if isinstance(step, CalendarStep):
-        if effect.purpose == "poll" and asked.booking is not None:
+        by_ref = effect.purpose == "poll" or not provider.capabilities.lookup
+        if by_ref and asked.booking is not None:
             return await provider.get(asked.call, asked.details.calendar, asked.booking.provider_ref)
         return await provider.find(asked.call, asked.details.calendar)
     assert step.lookup is not None

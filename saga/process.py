@@ -126,8 +126,13 @@ def _after_failure(view: View, course: Course) -> Move:
     at, step, now = course.at, course.step, view.now
     failure = at.failure
     assert failure is not None
+    # A booking that is to be moved is known, so it can always be read; one that is to be made must be searched for.
+    moving = course.operation is e.Operation.RESCHEDULE
     if failure.kind == "rejected":
         reason = e.EndReason.CONFLICT if failure.conflict else e.EndReason.REJECTED
+        if moving and at.doubt_since is not None:
+            # An earlier attempt may have moved it, whatever is said of this one.
+            return _doubt(course, now, reason)
         return _give_up(view, reason if step.books else e.EndReason.DOWNSTREAM_FAILED, failure.reason)
     due_at = now + timedelta(milliseconds=_delay_ms(view, course, failure))
     if at.spent >= course.policy.attempts_max:
@@ -136,13 +141,13 @@ def _after_failure(view: View, course: Course) -> Move:
         reason = e.EndReason.DEADLINE_EXCEEDED
     elif at.doubt_since is None or step.resend:
         return e.RetryScheduled(at=now, step=step.name, operation=course.operation, due_at=due_at)
-    elif step.lookup:
+    elif step.lookup or moving:
         return _doubt(course, now, None)
     else:
         return e.AppointmentParked(
             at=now, reason=f"{step.name}: outcome unknown, and it can neither be repeated safely nor looked up"
         )
-    if at.doubt_since is not None and step.lookup:
+    if at.doubt_since is not None and (step.lookup or moving):
         return _doubt(course, now, reason)
     return _give_up(view, reason, failure.reason)
 
@@ -231,7 +236,10 @@ def _clear_doubt(view: View, course: Course, action: StepState) -> Move:
     if not step.lookup:
         if step.books:
             return e.AppointmentParked(at=view.now, reason=f"{step.name}: outcome unknown, and it cannot be looked up")
-        return _undo(view, course)
+        # Until the settle delay is over the action may still take effect: undone before, it would stay.
+        assert action.doubt_since is not None
+        settled_at = action.doubt_since + timedelta(milliseconds=step.settle_ms)
+        return _wait(course, settled_at, view.now) or _undo(view, course)
     if action.progress is not Progress.DOUBT:
         return e.StepInDoubt(at=view.now, step=step.name, reason=action.give_up)
     return _wait(course, action.due_at, view.now) or _read(view, course, "lookup")
