@@ -18,6 +18,7 @@ from appointments.intake.values import duration, email_of, note, plain_text, wal
 from appointments.intake.zones import Zone, Zones
 from domain.commands import BookAppointment, refusal
 from domain.errors import InvalidFields
+from domain.identity import fingerprint
 from domain.local_time import start_of_day
 from domain.provider import Party
 
@@ -71,7 +72,7 @@ class Event:
     @property
     def recurs(self) -> bool:
         """Whether the event is a series."""
-        return "RRULE" in self._found or "RDATE" in self._found
+        return any(given.value.strip() for name in ("RRULE", "RDATE") for given in self._found.get(name, ()))
 
     @property
     def name(self) -> str:
@@ -89,7 +90,7 @@ class Event:
     def key(self, command: BookAppointment) -> str:
         """The idempotency key: calendar, UID and occurrence; the content where there is no UID."""
         if self.uid is None:
-            return derived_key("ics", command.calendar, None, command.model_dump_json())
+            return derived_key("ics", command.calendar, None, fingerprint(command))
         return derived_key("ics", command.calendar, self.uid, self.recurrence_id)
 
     def command(self, calendar: str) -> BookAppointment:
@@ -214,7 +215,7 @@ class Event:
 
     def _recurrence(self, span: Span) -> str | None:
         rule = self._one("RRULE")
-        if rule is None:
+        if rule is None or not rule.value.strip():
             return None
         if not span.zone.named:
             raise InvalidFields(f"a series in the zone {span.zone.shown}, which has no IANA name, cannot be kept")

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from appointments.intake.items import Intake, Refusal, Scope, derived_key, label
 from domain.commands import BookAppointment, Key, refusal
 from domain.errors import InvalidFields
+from domain.identity import fingerprint
 from domain.local_time import parse_instant, parse_local, start_of_day, to_instant
 
 _KEY: TypeAdapter[str] = TypeAdapter(Key)
@@ -34,7 +35,7 @@ class Rows:
         try:
             key = _checked_key(given.pop("key", None))
             command = _booking(given, self._scope)
-            key = key or derived_key(self._prefix, command.model_dump_json())
+            key = key or derived_key(self._prefix, fingerprint(command))
             self._check_new(key, number, command)
         except InvalidFields as refused:
             return self.refusal(number, refused.detail, summary if isinstance(summary, str) else "")

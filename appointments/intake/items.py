@@ -62,7 +62,7 @@ def read_text(path: Path) -> str:
     """The text of a file: UTF-8, with or without a byte order mark, at most `FILE_BYTES_MAX`; raises `FileRefused`."""
     try:
         if not path.is_file():
-            raise FileRefused("there is no such file")
+            raise FileRefused("there is no file of this name")
         with path.open("rb") as file:
             content = file.read(FILE_BYTES_MAX + 1)
     except (OSError, ValueError) as unreadable:

@@ -19,8 +19,12 @@ from domain.errors import InvalidFields
 from domain.local_time import instants, is_zone, settle, zone_named
 
 OBSERVANCES_MAX = 500
+RULES_MAX = 16
+ONSETS_MAX = 500
 _YEARLY_PARTS = frozenset({"FREQ", "INTERVAL", "COUNT", "UNTIL", "BYMONTH", "BYDAY", "BYMONTHDAY", "WKST"})
 """Enough for every rule about clocks; others could be made to expand for hours."""
+_DAYS_MAX = 7
+"""Of one BYMONTHDAY: the days among which a rule such as "the first Sunday" looks."""
 _UTC_NAMES = frozenset({"UTC", "Z", "GMT", "COORDINATED UNIVERSAL TIME"})
 _YEAR_FIRST = 1_600
 
@@ -46,7 +50,8 @@ class Zones:
     default_zone: str | None = None
     calendar_zone: str | None = None
     definitions: dict[str, Component] = field(default_factory=dict)
-    _known: dict[str, Zone] = field(default_factory=dict)
+    _known: dict[str, Zone | str] = field(default_factory=dict)
+    """What each TZID came to: a zone, or the reason why it is none."""
 
     @classmethod
     def of(cls, calendar: Component, default_zone: str | None) -> "Zones":
@@ -71,8 +76,14 @@ class Zones:
         """The zone that a TZID means; raises `InvalidFields` for one that is neither known nor defined in the file."""
         tzid = tzid.strip()
         if tzid not in self._known:
-            self._known[tzid] = self._find(tzid)
-        return self._known[tzid]
+            try:
+                self._known[tzid] = self._find(tzid)
+            except InvalidFields as unknown:
+                self._known[tzid] = unknown.detail
+        known = self._known[tzid]
+        if isinstance(known, str):
+            raise InvalidFields(known)
+        return known
 
     def _find(self, tzid: str) -> Zone:
         name = _iana(tzid)
@@ -111,6 +122,10 @@ def _rules(definition: Component) -> tzinfo:
     observances = [inner for inner in definition.inner if inner.name in ("STANDARD", "DAYLIGHT")]
     if not 0 < len(observances) <= OBSERVANCES_MAX:
         raise InvalidFields(f"VTIMEZONE: needs 1 to {OBSERVANCES_MAX} STANDARD or DAYLIGHT parts")
+    for name, most in (("RRULE", RULES_MAX), ("RDATE", ONSETS_MAX)):
+        given = [value for inner in observances for value in inner.properties()[0].get(name, [])]
+        if sum(value.value.count(",") + 1 if name == "RDATE" else 1 for value in given) > most:
+            raise InvalidFields(f"VTIMEZONE: more than {most} {name}")
     zone = Timezone()
     zone.add("TZID", "intake")
     try:
@@ -134,13 +149,25 @@ def _observance(observance: Component) -> TimezoneStandard | TimezoneDaylight:
     for name in ("TZOFFSETFROM", "TZOFFSETTO"):
         part.add(name, vUTCOffset.from_ical(found[name][0].value))  # type: ignore[no-untyped-call]
     for rule in found.get("RRULE", []):
-        parts = parts_of(rule.value)
-        if parts["FREQ"] != "YEARLY" or not parts.keys() <= _YEARLY_PARTS:
-            raise InvalidFields("RRULE must be yearly, by month and day")
-        part.add("RRULE", vRecur.from_ical(";".join(f"{name}={value}" for name, value in parts.items())))
+        part.add("RRULE", vRecur.from_ical(_yearly(rule.value)))
     for onset in found.get("RDATE", []):
         part.add("RDATE", [_onset(text) for text in onset.value.split(",")])
     return part
+
+
+def _yearly(rule: str) -> str:
+    """A rule that gives a handful of days a year at most."""
+    parts = parts_of(rule)
+    many = [name for name in ("BYMONTH", "BYDAY", "BYMONTHDAY") if "," in parts.get(name, "")]
+    if (
+        parts["FREQ"] != "YEARLY"
+        or not parts.keys() <= _YEARLY_PARTS
+        or many not in ([], ["BYMONTHDAY"])
+        or parts.get("BYMONTHDAY", "").count(",") >= _DAYS_MAX
+        or ("BYMONTH" not in parts and not parts.keys().isdisjoint({"BYDAY", "BYMONTHDAY"}))
+    ):
+        raise InvalidFields("RRULE must be yearly, by one month and day")
+    return ";".join(f"{name}={value}" for name, value in parts.items())
 
 
 def _onset(value: str) -> datetime:
