@@ -14,29 +14,40 @@ from urllib.parse import quote, urlencode
 from domain.errors import ProviderUnavailable
 from domain.provider import (
     BookingDetails,
-    BookingStatus,
     Call,
     Capabilities,
     Confirmed,
     Found,
     Missing,
     Page,
-    Pending,
     ProviderBooking,
     ReadOutcome,
     Rejected,
+    Retryable,
     SyncExpired,
     Unknown,
     WriteOutcome,
 )
+from providers.api_v2_answers import (
+    LIVE,
+    absent_or_not,
+    cause_of,
+    moved_or_not,
+    ours_or_not,
+    read_booking,
+    reason_of,
+    refused,
+    same_times,
+    taken,
+    unread,
+)
 from providers.exchange import BODY_MAX, CONNECTIONS_MAX, Answer, Deadline, Exchange, Failure
-from providers.outcomes import failed, refused_read, refused_write, retry_after_ms, told
-from providers.untrusted import BookingAnswer, ErrorAnswer, ErrorCause, ListAnswer, Unreadable, read_json
+from providers.outcomes import failed, retry_after_ms, told
+from providers.untrusted import BookingAnswer, ListAnswer, Unreadable, read_json
 
 LISTING_BODY_MAX = 1_048_576
 LIMIT_MAX = 100
 GONE = (404, 410)
-LIVE = (BookingStatus.PENDING, BookingStatus.ACCEPTED)
 
 
 class ApiV2Provider:
@@ -69,11 +80,11 @@ class ApiV2Provider:
         if isinstance(answer, Failure):
             return failed(answer)
         if answer.status < 300:
-            return _taken(answer, call, replayed=answer.status == 200)
-        cause = _cause(answer)
+            return taken(answer, call, replayed=answer.status == 200)
+        cause = cause_of(answer)
         if answer.status in (409, 412) and cause.code != "in_flight":
-            return _ours(await self._find(call, deadline), details, _reason(answer, cause))
-        return _refused(answer, cause)
+            return ours_or_not(await self._find(call, deadline), details, reason_of(answer, cause))
+        return refused(answer)
 
     async def get(self, call: Call, calendar: str, provider_ref: str) -> ReadOutcome:
         """GET a booking by the provider's reference."""
@@ -90,10 +101,10 @@ class ApiV2Provider:
         if isinstance(answer, Failure):
             return failed(answer)
         if answer.status in GONE:
-            return _absent(await self._find(call, deadline))
+            return absent_or_not(await self._find(call, deadline))
         if answer.status >= 300:
-            return _refused(answer, _cause(answer))
-        outcome = _read_booking(answer, call)
+            return refused(answer)
+        outcome = read_booking(answer, call)
         if isinstance(outcome, ProviderBooking) and outcome.status in LIVE:
             return Unknown(reason=f"the cancel was taken, but the booking is {outcome.status}")
         return Confirmed(booking=outcome) if isinstance(outcome, ProviderBooking) else outcome
@@ -105,10 +116,12 @@ class ApiV2Provider:
         deadline = Deadline(call.timeout_ms)
         if etag is None:
             current = await self._get(call, provider_ref, deadline)
+            if isinstance(current, Retryable | Unknown):  # nothing was sent that could move it
+                return Retryable(reason=current.reason, retry_after_ms=current.retry_after_ms)
             if not isinstance(current, Found):
-                return _moved(current, details, "there is no booking to move", conflict=False)
-            if _same_times(current.booking, details):
-                return _moved(current, details, "", conflict=False)
+                return moved_or_not(current, details, "there is no booking to move", conflict=False)
+            if same_times(current.booking, details):
+                return moved_or_not(current, details, "", conflict=False)
             etag = current.booking.etag
         body = {"start": _rfc3339(details.start), "end": _rfc3339(details.end), "time_zone": details.time_zone}
         condition = {"If-Match": etag or "*"}
@@ -116,12 +129,12 @@ class ApiV2Provider:
         if isinstance(answer, Failure):
             return failed(answer)
         if answer.status < 300:
-            return _taken(answer, call, replayed=False)
-        cause = _cause(answer)
+            return taken(answer, call, replayed=False)
+        cause = cause_of(answer)
         if answer.status in (*GONE, 409, 412, 422) and cause.code != "in_flight":
             conflict = answer.status in (409, 412)
-            return _moved(await self._find(call, deadline), details, _reason(answer, cause), conflict=conflict)
-        return _refused(answer, cause)
+            return moved_or_not(await self._find(call, deadline), details, reason_of(answer, cause), conflict=conflict)
+        return refused(answer)
 
     async def listing(self, call: Call, calendar: str, token: str | None = None, limit: int = 100) -> Page:
         """GET a page of the calendar. Raises `SyncExpired` or `ProviderUnavailable`."""
@@ -133,7 +146,7 @@ class ApiV2Provider:
             "GET", url, Deadline(call.timeout_ms), headers=_headers(call), body_max=LISTING_BODY_MAX
         )
         if isinstance(answer, Answer) and token is not None and answer.status == 410:
-            raise SyncExpired(_cause(answer).code)
+            raise SyncExpired(cause_of(answer).code)
         if isinstance(answer, Failure) or answer.status != 200:
             raise ProviderUnavailable(f"{self.name}: the calendar cannot be listed: {told(answer)}")
         try:
@@ -158,7 +171,7 @@ class ApiV2Provider:
         if isinstance(answer, Failure):
             return failed(answer)
         if answer.status != 200:
-            return _unread(answer)
+            return unread(answer)
         try:
             booking = read_json(answer.body, BookingAnswer).booking(call.client_ref)
         except Unreadable as fault:
@@ -171,7 +184,7 @@ class ApiV2Provider:
         if isinstance(answer, Failure):
             return failed(answer)
         if answer.status != 200:
-            return _unread(answer)
+            return unread(answer)
         try:
             items = read_json(answer.body, ListAnswer).items
         except Unreadable as fault:
@@ -197,11 +210,6 @@ async def post_json(
     return await exchange.send("POST", url, deadline, headers={**headers, **(condition or {})}, body=content)
 
 
-def refused(answer: Answer) -> WriteOutcome:
-    """The outcome of a write that was answered with an error envelope."""
-    return _refused(answer, _cause(answer))
-
-
 def _asked(call: Call, details: BookingDetails, callback_url: str | None) -> dict[str, Any]:
     asked = {
         "client_ref": call.client_ref,
@@ -221,104 +229,6 @@ def _asked(call: Call, details: BookingDetails, callback_url: str | None) -> dic
 
 def _headers(call: Call) -> dict[str, str]:
     return {"X-Correlation-ID": call.correlation_id} if call.correlation_id else {}
-
-
-def _taken(answer: Answer, call: Call, *, replayed: bool) -> WriteOutcome:
-    outcome = _read_booking(answer, call)
-    if not isinstance(outcome, ProviderBooking):
-        return outcome
-    return _standing(outcome, retry_after_ms(answer), replayed=replayed)
-
-
-def _read_booking(answer: Answer, call: Call) -> ProviderBooking | Unknown:
-    try:
-        booking = read_json(answer.body, BookingAnswer).booking(call.client_ref)
-    except Unreadable as fault:
-        return Unknown(reason=f"{answer.status}, but the answer cannot be read: {fault}")
-    if booking.client_ref != call.client_ref:
-        return Unknown(reason=f"{answer.status}, but the answer is about another booking")
-    return booking
-
-
-def _standing(booking: ProviderBooking, poll_after_ms: int | None, *, replayed: bool) -> WriteOutcome:
-    match booking.status:
-        case BookingStatus.ACCEPTED:
-            return Confirmed(booking=booking, replayed=replayed)
-        case BookingStatus.PENDING:
-            return Pending(booking=booking, poll_after_ms=poll_after_ms)
-        case BookingStatus.REJECTED | BookingStatus.CANCELLED:
-            return Rejected(reason=f"the booking is {booking.status}")
-
-
-def _ours(read: ReadOutcome, details: BookingDetails, reason: str) -> WriteOutcome:
-    """After a refused create: our own earlier booking, or somebody else's."""
-    match read:
-        case Found(booking=booking):
-            if _same_times(booking, details) and booking.summary in (None, details.summary):
-                return _standing(booking, read.poll_after_ms, replayed=True)
-            return Rejected(reason=reason, conflict=True)
-        case Missing():
-            return Rejected(reason=reason, conflict=True)
-        case _:
-            return Unknown(reason=f"{reason}; the read back failed: {read.reason}"[:500])
-
-
-def _moved(read: ReadOutcome, details: BookingDetails, reason: str, *, conflict: bool) -> WriteOutcome:
-    """After a refused move: in place already, or refused for good."""
-    match read:
-        case Found(booking=booking):
-            if booking.status not in LIVE:
-                return Rejected(reason=f"the booking is {booking.status}")
-            if _same_times(booking, details):
-                return _standing(booking, read.poll_after_ms, replayed=True)
-            return Rejected(reason=reason, conflict=conflict)
-        case Missing():
-            return Rejected(reason=reason, conflict=conflict)
-        case Rejected():
-            return read
-        case _:
-            return Unknown(reason=f"{reason}; the read back failed: {read.reason}"[:500])
-
-
-def _absent(read: ReadOutcome) -> WriteOutcome:
-    """After "not found" for a cancel: nothing left there, or a live booking under another reference."""
-    match read:
-        case Found(booking=booking) if booking.status in LIVE:
-            return Unknown(reason=f"not found, but a booking with this client reference is {booking.status}")
-        case Found(booking=booking):
-            return Confirmed(booking=booking, replayed=True)
-        case Missing():
-            return Confirmed(replayed=True)
-        case _:
-            return Unknown(reason=f"not found, and the read back failed: {read.reason}"[:500])
-
-
-def _refused(answer: Answer, cause: ErrorCause) -> WriteOutcome:
-    delay_ms = None if cause.retry_after is None else int(cause.retry_after * 1_000)
-    if answer.status == 409 and cause.code == "in_flight":
-        return Unknown(reason=_reason(answer, cause), in_flight=True, retry_after_ms=retry_after_ms(answer, delay_ms))
-    return refused_write(answer, f"{cause.code} {cause.message}", delay_ms)
-
-
-def _unread(answer: Answer) -> ReadOutcome:
-    cause = _cause(answer)
-    delay_ms = None if cause.retry_after is None else int(cause.retry_after * 1_000)
-    return refused_read(answer, f"{cause.code} {cause.message}", delay_ms)
-
-
-def _cause(answer: Answer) -> ErrorCause:
-    try:
-        return read_json(answer.body, ErrorAnswer).error
-    except Unreadable:
-        return ErrorCause()  # the status stands without its envelope
-
-
-def _reason(answer: Answer, cause: ErrorCause) -> str:
-    return "".join(c if c.isprintable() else " " for c in f"{answer.status} {cause.code} {cause.message}")[:400]
-
-
-def _same_times(booking: ProviderBooking, details: BookingDetails) -> bool:
-    return (booking.start, booking.end) == (details.start, details.end)
 
 
 def _segment(reference: str) -> str:

@@ -3,7 +3,8 @@
 from typing import Any
 
 from domain.provider import Call, Confirmed, WriteOutcome
-from providers.api_v2 import post_json, refused
+from providers.api_v2 import post_json
+from providers.api_v2_answers import refused
 from providers.exchange import CONNECTIONS_MAX, Deadline, Exchange, Failure
 from providers.outcomes import failed
 

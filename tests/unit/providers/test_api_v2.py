@@ -257,6 +257,13 @@ async def test_a_lost_move_is_unknown_and_its_repeat_is_confirmed(
     assert mock.ledger()["bookings"][0]["version"] == 2
 
 
+async def test_a_move_whose_first_read_fails_moved_nothing(mock: MockProvider, provider: ApiV2Provider) -> None:
+    made = await booked(provider)
+    mock.script("get", "lost_response", how="close", times=1)
+    assert isinstance(await provider.reschedule(call("move"), made.provider_ref, None, LATER), Retryable)
+    assert mock.calls().get("reschedule", 0) == 0
+
+
 async def test_a_move_that_is_in_place_under_a_newer_etag_is_replayed(provider: ApiV2Provider) -> None:
     made = await booked(provider)
     await provider.reschedule(call("move"), made.provider_ref, made.etag, LATER)
