@@ -92,7 +92,7 @@ def _rss_mb() -> float:
 async def _serve(file: Path) -> dict[str, float]:
     saga = _saga()
     before = _rss_mb()
-    began = time.perf_counter()
+    began, opened_at = time.perf_counter(), datetime.now(UTC)
     store = SqliteStore.open(file, owner="server")
     runtime = Runtime(store, WallClock(), [saga], {"main": LocalProvider("main")}, Lanes(), "server")
     await runtime.start()
@@ -105,7 +105,7 @@ async def _serve(file: Path) -> dict[str, float]:
         assert state.state is State.CONFIRMED, state
         recorded = state.actions[0].due_at or state.updated_at
         assert recorded is not None
-        late.append((recorded - due).total_seconds() if due else 0.0)
+        late.append((recorded - max(due or opened_at, opened_at)).total_seconds())
     rss = _rss_mb() - before
     await runtime.stop()
     await store.close()
