@@ -79,8 +79,8 @@ MOVES: dict[State, dict[type[e.Event], State]] = {
         e.AppointmentConfirmed: State.CONFIRMED,
     },
     State.PENDING: {
-        **_stay(State.PENDING, *_WAITS, *_LOOKS, e.StepAttemptFailed),
-        e.StepSucceeded: State.BOOKING,
+        **_stay(State.PENDING, *_WAITS, *_LOOKS),
+        **_stay(State.BOOKING, e.StepSucceeded, e.StepAttemptFailed, e.StepStarted),
         e.CancellationRequested: State.CANCELLING,
         e.CompensationBegun: State.COMPENSATING,
         e.AppointmentConfirmed: State.CONFIRMED,
