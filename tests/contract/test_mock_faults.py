@@ -4,13 +4,13 @@ import asyncio
 import json
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 import pytest
 from aiohttp import ClientError, ClientPayloadError, ClientSession
-from mock_client import BOOKING, Client, settled
+from mock_client import BOOKING, Client, Reply, settled
 
 from mocks import MockProvider
 
@@ -321,7 +321,7 @@ async def test_a_slot_conflict_and_a_rejection_are_for_good(mock: MockProvider, 
 @pytest.mark.parametrize("op", ["create", "get", "find", "list", "cancel", "reschedule", "notify"])
 async def test_every_operation_can_be_made_to_fail(mock: MockProvider, client: Client, op: Any) -> None:
     booking = (await client.create(1)).json
-    calls = {
+    calls: dict[str, Callable[[], Awaitable[Reply]]] = {
         "create": lambda: client.create(2),
         "get": lambda: client.get(booking["id"]),
         "find": client.find,
@@ -345,7 +345,11 @@ async def test_scripts_match_by_reference_calendar_and_count(mock: MockProvider,
 
 
 async def test_behaviors_are_used_in_turn(mock: MockProvider, client: Client) -> None:
-    turns = [{"mode": "fail_then_succeed", "failures": 2}, {"mode": "rate_limited"}, {"mode": "immediate"}]
+    turns: list[dict[str, Any]] = [
+        {"mode": "fail_then_succeed", "failures": 2},
+        {"mode": "rate_limited"},
+        {"mode": "immediate"},
+    ]
     mock.script("create", behaviors=turns)
     assert [(await client.create()).status for _ in range(5)] == [503, 503, 429, 201, 200]
 
