@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from uuid import UUID
 
 from domain.appointment import Appointment
 from domain.commands import Request
@@ -97,15 +96,14 @@ async def _serve(file: Path) -> dict[str, float]:
     runtime = Runtime(store, WallClock(), [saga], {"main": LocalProvider("main")}, Lanes(), "server")
     await runtime.start()
     started_s = time.perf_counter() - began
+    ids = [appointment_id("default", f"waiting-{n}") for n in range(DUE_SOON)]
+    due = [(await runtime.load(id)).deferred_until or opened_at for id in ids]
     late = []
-    for n in range(DUE_SOON):
-        id: UUID = appointment_id("default", f"waiting-{n}")
-        due = (await runtime.load(id)).deferred_until
+    for id, due_at in zip(ids, due, strict=True):
         state = await runtime.settled(id, 60)
         assert state.state is State.CONFIRMED, state
-        recorded = state.actions[0].due_at or state.updated_at
-        assert recorded is not None
-        late.append((recorded - max(due or opened_at, opened_at)).total_seconds())
+        assert state.updated_at is not None
+        late.append((state.updated_at - max(due_at, opened_at)).total_seconds())
     rss = _rss_mb() - before
     await runtime.stop()
     await store.close()
