@@ -64,8 +64,10 @@ def _acknowledged(seen: Evidence) -> Iterator[str]:
 
 def _net_effect(seen: Evidence) -> Iterator[str]:
     world = seen.world
-    yield from world.provider.ledger.faults
-    yield from world.deposit.books.faults
+    for name, faults in (("calendar", world.provider.ledger.faults), ("deposit", world.deposit.books.faults)):
+        for ref, fault in faults:
+            if name not in _by_hand(seen.streams.get(UUID(ref), [])):
+                yield f"{ref} {fault}"
     for id, state in seen.states.items():
         if state.parked or state.state not in SETTLED:
             continue
@@ -90,14 +92,19 @@ def _net_effect(seen: Evidence) -> Iterator[str]:
 
 
 def _by_hand(stream: list[e.Event]) -> set[str]:
-    """Steps that an operator has declared done: nobody can answer for them but the operator."""
+    """Steps that an operator has answered for: nobody else can say what was done there."""
     steps: set[str] = set()
+    stopped = ""
     for event in stream:
-        if isinstance(event, e.OperatorActed):
-            if event.action is OperatorAction.FORCE_COMPLETE:
+        match event:
+            case e.AppointmentParked() if "neither be repeated safely" in event.reason:
+                stopped = event.reason.partition(":")[0]
+            case e.OperatorActed(action=OperatorAction.FORCE_COMPLETE):
                 return {"calendar", "deposit"}
-            if event.action is OperatorAction.SKIP and event.step:
-                steps.add(event.step)
+            case e.OperatorActed(action=OperatorAction.SKIP):
+                steps.add(event.step or "")
+            case e.OperatorActed(action=OperatorAction.RETRY) if stopped:
+                steps.add(stopped)
     return steps
 
 

@@ -60,7 +60,7 @@ class Ledger:
     changed: Callable[[Record], None] = lambda _record: None
     records: list[Record] = field(default_factory=list)
     by_ref: dict[str, list[Record]] = field(default_factory=dict)
-    faults: list[str] = field(default_factory=list)
+    faults: list[tuple[str, str]] = field(default_factory=list)
     """What must never be: more than one live booking of one appointment."""
     story: list[tuple[float, str]] = field(default_factory=list)
 
@@ -151,7 +151,7 @@ class Ledger:
             )
         )
         if len(self.live(record.client_ref)) > 1:
-            self.faults.append(f"{self.now_s():.3f}s: {record.client_ref} has more than one live booking")
+            self.faults.append((record.client_ref, f"has more than one live booking at {self.now_s():.3f}s"))
         self.changed(record)
 
 
@@ -163,7 +163,7 @@ class Deposits:
     now_s: Callable[[], float]
     held: dict[str, int] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
-    faults: list[str] = field(default_factory=list)
+    faults: list[tuple[str, str]] = field(default_factory=list)
     story: list[tuple[float, str]] = field(default_factory=list)
 
     def hold(self, operation_id: str, client_ref: str) -> WriteOutcome:
@@ -173,7 +173,7 @@ class Deposits:
         self.seen.add(operation_id)
         self.held[client_ref] = self.held.get(client_ref, 0) + 1
         if self.held[client_ref] > 1:
-            self.faults.append(f"{self.now_s():.3f}s: {client_ref} holds {self.held[client_ref]} deposits")
+            self.faults.append((client_ref, f"holds {self.held[client_ref]} deposits at {self.now_s():.3f}s"))
         self.story.append((self.now_s(), f"deposit {client_ref[:8]} held"))
         return Confirmed()
 

@@ -38,7 +38,7 @@ def redecide(
 
 
 def split(turn: tuple[e.Event, ...]) -> tuple[tuple[e.Event, ...], tuple[e.Event, ...]]:
-    """Facts come first. A gate's answer is a fact that a decision asked for; parking is also a callback's consequence."""
+    """Facts come first. A gate's answer is a fact that a decision asked for; a callback may park."""
     at = 0
     while at < len(turn):
         told = isinstance(turn[at], e.AppointmentParked) and at > 0 and isinstance(turn[at - 1], e.CallbackReceived)

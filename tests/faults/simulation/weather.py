@@ -83,6 +83,7 @@ class StoreWeather:
     rate: float
     outages: tuple[tuple[float, float], ...]
     crash_rate: float
+    """How often the process dies around a commit; and as often while a call is out."""
     ends_s: float = FAULTS_END_S
 
     @classmethod
@@ -112,6 +113,12 @@ class StoreWeather:
         if self.rng.random() < self.crash_rate:
             return self.rng.choice(("crash_before", "crash_after"))
         return ""
+
+    def crash_after_call_s(self, now_s: float) -> float | None:
+        """The process may die while a call is out: so long after it has left."""
+        if now_s < self.ends_s - 1 and self.rng.random() < self.crash_rate:
+            return self.rng.choice((0.0, 0.002, 0.03, 0.5)) * self.rng.random()
+        return None
 
     def read_fails(self, now_s: float) -> bool:
         """Whether a read raises."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from random import Random
@@ -298,6 +299,9 @@ class World:
     def _seen(self, sent: Sent) -> None:
         self.sent.append(sent)
         self.story.append((sent.at_s, f"call {sent.client_ref[:8]} {sent.target} {sent.operation}"))
+        crash_after_s = self.store_weather.crash_after_call_s(sent.at_s)
+        if crash_after_s is not None:
+            self.loop.call_later(crash_after_s, self.crash)
         if sent.operation not in WRITES:
             return
         stream = at_once(self.medium.events(UUID(sent.client_ref)))
@@ -328,8 +332,6 @@ class World:
     async def _follow(self) -> None:
         while True:
             process = await self._running()
-            try:
+            with suppress(StoreUnavailable, Crashed):
                 self.followed += await process.through(process.store.log(len(self.followed), 40))
-            except (StoreUnavailable, Crashed):
-                pass
             await asyncio.sleep(0.9)
