@@ -3,7 +3,7 @@
 It looks at the state, not at the last event: whatever was interrupted is taken up where the log says it stands.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import assert_never
 
@@ -111,7 +111,10 @@ def _advance(view: View, course: Course) -> Move:
         case Progress.DOUBT:
             if late and not moving:
                 return _give_up(view, at.give_up or e.EndReason.DEADLINE_EXCEEDED)
-            if now >= deadline_at + timedelta(milliseconds=view.plan.cleanup_ms):
+            if moving:
+                # Nobody can say where the booking stands: it is looked up beyond the deadline of the move.
+                course = replace(course, deadline_at=deadline_at + timedelta(milliseconds=view.plan.cleanup_ms))
+            if now >= course.deadline_at:
                 return e.AppointmentParked(at=now, reason=f"{course.step.name}: outcome still unknown")
             return _wait(course, at.due_at, now) or _read(view, course, "lookup")
         case Progress.ATTEMPT_FAILED:
@@ -173,7 +176,8 @@ def _give_up(view: View, reason: e.EndReason, detail: str = "") -> e.Event:
 def _wait(course: Course, until: datetime | None, now: datetime) -> Wake | None:
     if until is None or now >= until:
         return None
-    return Wake(min(until, course.deadline_at) if now < course.deadline_at else until, course.step.target)
+    # The deadline counts even while the lane is closed: what can no longer be done in time ends in time.
+    return Wake(min(until, course.deadline_at), course.step.target, course.deadline_at)
 
 
 def _held(view: View, course: Course) -> e.Event | Wake | None:
@@ -191,8 +195,7 @@ def _launch(view: View, course: Course) -> Move:
     if held is not None:
         return held
     step, now = course.step, view.now
-    left_ms = max(1, (course.deadline_at - now) // timedelta(milliseconds=1))
-    timeout_ms = min(step.timeout_ms, left_ms)
+    timeout_ms = _timeout_ms(view, course)
     rounds = 0 if course.operation is e.Operation.ACTION else view.state.rounds
     call = operation_id(view.state.id, step.name, course.operation, rounds)
     attempt = course.at.attempts + 1
@@ -207,12 +210,19 @@ def _launch(view: View, course: Course) -> Move:
     return Launch(Write(step.name, step.target, course.operation, call, attempt, timeout_ms), started)
 
 
+def _timeout_ms(view: View, course: Course) -> int:
+    """The step's patience, cut by what is left until the deadline."""
+    left_ms = (course.deadline_at - view.now) // timedelta(milliseconds=1)
+    return max(1, min(course.step.timeout_ms, left_ms))
+
+
 def _read(view: View, course: Course, purpose: str) -> Move:
     held = _held(view, course)
     if held is not None:
         return held
     step = course.step
-    return Launch(Read(step.name, step.target, "poll" if purpose == "poll" else "lookup", step.timeout_ms))
+    timeout_ms = _timeout_ms(view, course)
+    return Launch(Read(step.name, step.target, "poll" if purpose == "poll" else "lookup", timeout_ms))
 
 
 def _backward(view: View) -> Move:
@@ -270,7 +280,7 @@ def _end(view: View, forced: bool = False) -> e.Event:
 def _reschedule(view: View) -> Move:
     state = view.state
     assert state.moving is not None
-    step = view.plan.booking_step
+    step = with_override(view.plan.booking_step, state.policy)
     at = state.move_step or StepState(step.name)
     if at.progress is Progress.DONE:
         return _moved(view)
