@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import TypeAdapter, ValidationError
 
-from appointments.intake.items import Intake, Refusal, Scope, derived_key, label
+from appointments.intake.items import Intake, Refusal, Scope, derived_key, label, printable
 from domain.commands import BookAppointment, Key, refusal
 from domain.errors import InvalidFields
 from domain.identity import fingerprint
@@ -43,7 +43,7 @@ class Rows:
 
     def refusal(self, number: int, reason: str, summary: str = "") -> Refusal:
         """A row that cannot be read."""
-        return Refusal(self._scope.source, f"line {number}", label(summary), reason)
+        return Refusal(self._scope.source, f"line {number}", label(summary), printable(reason))
 
     def _check_new(self, key: str, number: int, command: BookAppointment) -> None:
         earlier, content = self._seen.setdefault(key, (number, command))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from appointments.intake.components import Component, components
 from appointments.intake.event import Event
-from appointments.intake.items import FileRefused, Intake, Item, Refusal, Scope, label
+from appointments.intake.items import FileRefused, Intake, Item, Refusal, Scope, label, printable
 from appointments.intake.zones import Zones
 from domain.commands import BookAppointment
 from domain.errors import InvalidFields
@@ -128,5 +128,5 @@ def _refuse_changed_series(group: list[Candidate]) -> None:
 def _item(candidate: Candidate, scope: Scope) -> Item:
     event = candidate.event
     if candidate.command is None:
-        return Refusal(scope.source, event.name, label(event.summary), candidate.reason)
+        return Refusal(scope.source, event.name, label(event.summary), printable(candidate.reason))
     return Intake(event.key(candidate.command), candidate.command, scope.source, event.name)

@@ -83,5 +83,10 @@ def derived_key(prefix: str, *identity: str | None) -> str:
 
 def label(text: str) -> str:
     """Text from a file, fit for one line of a terminal: printable, and cut to `LABEL_CHARS_MAX`."""
-    shown = "".join(c if c.isprintable() else " " for c in text[: LABEL_CHARS_MAX + 1]).strip()
+    shown = printable(text[: LABEL_CHARS_MAX + 1]).strip()
     return shown if len(shown) <= LABEL_CHARS_MAX else f"{shown[: LABEL_CHARS_MAX - 1]}…"
+
+
+def printable(text: str) -> str:
+    """Text that steers no terminal: a blank for each control character."""
+    return "".join(c if c.isprintable() else " " for c in text)

@@ -177,6 +177,7 @@ def test_gaps_and_folds_are_seen_in_a_zone_of_the_files_own(local: str, tmp_path
         ("FREQ=YEARLY;BYDAY=-1SU", "FREQ=SECONDLY;BYDAY=-1SU", "yearly"),
         ("BYDAY=-1SU;BYMONTH=10", "BYHOUR=1,2,3", "yearly"),
         ("TZOFFSETTO:+0100", "TZOFFSETTO:soon", "cannot be read"),
+        ("TZOFFSETTO:+0100", "TZOFFSETTO:\x1b[2J", "got:  [2J"),
         ("TZOFFSETTO:+0100\n", "", "needs one TZOFFSETTO"),
         ("DTSTART:16011028T030000", "DTSTART:00011028T030000", "before the year"),
         ("BEGIN:STANDARD", "BEGIN:OTHER", ""),

@@ -131,6 +131,7 @@ def test_a_line_that_is_no_plain_json_object_is_refused(line: str, why: str, tmp
         ({"summary": "\ud800"}, "/summary"),
         ({"calendar": "No Such"}, "/calendar"),
         ({"surprise": 1}, "/surprise: Extra inputs"),
+        ({"\x1b[2J": 1}, "/ [2J: Extra inputs"),
         ({"attendees": [{"email": "nobody"}]}, "/attendees/0/email"),
         ({"metadata": {"a": [1]}}, "/metadata/a"),
         ({"deadline_ms": 1}, "/deadline_ms"),
@@ -237,7 +238,7 @@ _FIELDS = st.dictionaries(
 @given(_FIELDS)
 def test_no_json_raises(fields: dict[str, Any]) -> None:
     (item,) = jsonl.read(json.dumps(BODY | fields), Scope("any.jsonl", "main"))
-    assert isinstance(item, Intake | Refusal)
+    assert isinstance(item, Intake) or item.reason.isprintable()
 
 
 @pytest.mark.parametrize("read_text", [jsonl.read, csv.read])
