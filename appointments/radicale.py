@@ -1,6 +1,7 @@
 """Radicale as a subprocess on loopback: a real CalDAV server with its files below one folder, for a first start.
 
-Owns the process and its configuration file; it knows nothing of calendars (`CalDavProvider.ensure_calendar`).
+Owns the process and its configuration file; it knows nothing of calendars (`CalDavProvider.ensure_calendar`). The
+process never outlives the one that started it, not even when that one is killed.
 """
 
 import asyncio
@@ -17,6 +18,18 @@ READY_TIMEOUT_S = 20.0
 READY_POLL_S = 0.02
 STOP_TIMEOUT_S = 5.0
 CONNECTIONS_MAX = 100
+BOUND_TO_US = """
+import os, runpy, sys, threading
+
+def end_with_the_starter():
+    os.read(0, 1)
+    os._exit(1)
+
+threading.Thread(target=end_with_the_starter, daemon=True).start()
+del sys.argv[0]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+"""Runs a module until standard input, a pipe that nobody writes to, ends: with whoever holds its other end."""
 CONFIGURATION = """[server]
 hosts = {host}:{port}
 max_connections = {connections_max}
@@ -40,7 +53,7 @@ class ServerFailed(RuntimeError):
 
 
 class LoopbackServer:
-    """A server program that listens on a loopback port, from ready to ended."""
+    """A server program (a module and its arguments) that listens on a loopback port, from ready to ended."""
 
     def __init__(self, arguments: Sequence[str], port: int, log: Path) -> None:
         self._arguments = arguments
@@ -52,7 +65,13 @@ class LoopbackServer:
         """Start it and wait until its port takes connections. Raises `ServerFailed`."""
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, *self._arguments, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log
+                sys.executable,
+                "-c",
+                BOUND_TO_US,
+                *self._arguments,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=log,
+                stderr=log,
             )
         try:
             async with asyncio.timeout(READY_TIMEOUT_S):
@@ -96,7 +115,7 @@ class RadicaleServer:
         self.url = f"http://{HOST}:{self.port}/{user}/"
         self._folder = folder
         self._login = f"{user}:{password}\n"
-        self._server = LoopbackServer(["-m", "radicale", "-C", str(folder / "radicale.conf")], self.port, self._log())
+        self._server = LoopbackServer(["radicale", "-C", str(folder / "radicale.conf")], self.port, self._log())
 
     async def __aenter__(self) -> Self:
         """Write the configuration, start, wait until ready. Raises `ServerFailed`."""

@@ -23,7 +23,7 @@ async def xandikos(folder: Path) -> AsyncIterator[str]:
     """A calendar home on Xandikos."""
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
-    arguments = ["-m", "xandikos", "serve", "-d", str(folder / "data"), "--state-dir", str(folder / "state")]
+    arguments = ["xandikos", "serve", "-d", str(folder / "data"), "--state-dir", str(folder / "state")]
     arguments += ["--defaults", "--current-user-principal", f"/{USER}/", "--no-detect-systemd"]
     server = LoopbackServer([*arguments, "-l", HOST, "-p", str(port)], port, folder / "xandikos.log")
     await server.start()
