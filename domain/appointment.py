@@ -28,7 +28,10 @@ class Progress(StrEnum):
 
 @dataclass(frozen=True)
 class StepState:
-    """One operation of one step: attempts, what is known of the booking, and since when the outcome is unknown."""
+    """One operation of one step: attempts, what is known of the booking, and since when the outcome is unknown.
+
+    `doubt_since` is when the last unknown answer came, or would have come at the latest: the settle delay runs from it.
+    """
 
     name: str
     progress: Progress = Progress.READY
@@ -280,7 +283,9 @@ def _attempt_failed(now: Appointment, event: e.StepAttemptFailed) -> Appointment
     step = _operation(now, event.step, event.operation)
     step = _but(step, progress=Progress.ATTEMPT_FAILED, failure=event)
     if event.kind == "unknown":
-        step = _but(step, doubt_since=event.at, in_flight_seen=step.in_flight_seen or event.in_flight)
+        # An earlier attempt that was cut off may be at work for longer than this one.
+        since = max(step.doubt_since or event.at, event.at)
+        step = _but(step, doubt_since=since, in_flight_seen=step.in_flight_seen or event.in_flight)
     return _with(_landed(now), step, event.operation)
 
 
@@ -289,11 +294,13 @@ def _interrupted(now: Appointment, event: e.CallInterrupted) -> Appointment:
     failure = e.StepAttemptFailed(
         at=event.at, step=event.step, operation=event.operation, kind="unknown", reason="interrupted"
     )
+    # Nobody waited for the answer: the provider may be at work until the call's own time would have run out.
+    until = now.in_flight.until if now.in_flight else event.at
     step = _but(
         step,
         progress=Progress.ATTEMPT_FAILED,
         failure=failure,
-        doubt_since=event.at,
+        doubt_since=max(step.doubt_since or event.at, event.at, until),
         forgiven=min(step.forgiven + 1, step.attempts),
     )
     return _with(_landed(now), step, event.operation)
