@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from appointments.cli import read, write
+from appointments.cli import cases, read, serving, write
 
 app = typer.Typer(
     name="appointments",
@@ -25,3 +25,5 @@ def _all_commands(
 
 write.register(app)
 read.register(app)
+cases.register(app)
+serving.register(app)
