@@ -8,7 +8,7 @@ from uuid import UUID
 
 from domain import events as e
 from domain.commands import OperatorAction, PolicyOverride
-from domain.lifecycle import BACKWARD, State, move
+from domain.lifecycle import BACKWARD, SETTLED, State, move
 from domain.provider import BookingDetails, BookingStatus, ProviderBooking
 
 
@@ -49,6 +49,11 @@ class StepState:
     def spent(self) -> int:
         """Attempts that count against the budget."""
         return self.attempts - self.forgiven
+
+    @property
+    def to_undo(self) -> bool:
+        """Something may stand there because of this step."""
+        return self.progress in (Progress.DONE, Progress.PENDING) or self.doubt_since is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +104,8 @@ class Appointment:
     rounds: int = 0
     """Reschedules asked for, and late successes: each gets operation ids of its own."""
     in_flight: InFlight | None = None
-    keys: tuple[tuple[str, str], ...] = ()
-    """(idempotency key, fingerprint) of every command that was accepted."""
+    keys: tuple[tuple[str, str, str], ...] = ()
+    """(kind of command, idempotency key, fingerprint) of every command that was accepted."""
     webhooks: tuple[str, ...] = ()
     created_at: datetime | None = None
     updated_at: datetime | None = None
@@ -219,7 +224,7 @@ def _requested(now: Appointment, event: e.AppointmentRequested) -> Appointment:
         details=event.details,
         policy=event.policy,
         deadline_at=event.deadline_at,
-        keys=((event.key, event.fingerprint),),
+        keys=(("book", event.key, event.fingerprint),),
         key=event.key,
         created_at=event.at,
         correlation_id=event.correlation_id or str(now.id),
@@ -351,7 +356,7 @@ def _turned_back(now: Appointment, event: e.CancellationRequested | e.Compensati
             return _but(
                 now,
                 reason=e.EndReason.CANCELLED_BY_REQUEST,
-                keys=(*now.keys, (event.key, event.fingerprint)) if event.key else now.keys,
+                keys=(*now.keys, ("cancel", event.key, event.fingerprint)) if event.key else now.keys,
             )
         case e.CompensationBegun():
             return _but(now, reason=event.reason, detail=event.detail)
@@ -376,13 +381,13 @@ def _move_requested(now: Appointment, event: e.RescheduleRequested) -> Appointme
         moving=Move(event.start, event.end, event.time_zone, event.deadline_at),
         move_step=None,
         rounds=now.rounds + 1,
-        keys=(*now.keys, (event.key, event.fingerprint)),
+        keys=(*now.keys, ("reschedule", event.key, event.fingerprint)),
         detail="",
     )
 
 
 def _acted(now: Appointment, event: e.OperatorActed) -> Appointment:
-    now = _but(now, keys=(*now.keys, (event.key, event.fingerprint)))
+    now = _but(now, keys=(*now.keys, ("act", event.key, event.fingerprint)))
     match event.action:
         case OperatorAction.PARK:
             return _but(now, parked=True, parked_reason=event.reason)
@@ -393,7 +398,8 @@ def _acted(now: Appointment, event: e.OperatorActed) -> Appointment:
         case OperatorAction.SKIP:
             return _skipped(_but(now, parked=False, parked_reason=""), event)
         case OperatorAction.FORCE_COMPLETE:
-            return _but(now, parked=False, parked_reason="", forced=True)
+            # Where nothing is left to complete it only lets go of the park; a cancel to come is not forced.
+            return _but(now, parked=False, parked_reason="", forced=now.state not in SETTLED)
         case OperatorAction.COMPENSATE:
             return _but(now, parked=False, parked_reason="")
         case _:

@@ -132,6 +132,8 @@ class Request(Value):
     correlation_id: Annotated[str, StringConstraints(max_length=128), AfterValidator(_printable)] | None = None
     action_label: Annotated[str, StringConstraints(max_length=64)] | None = None
     expected_version: int | None = Field(default=None, ge=0)
+    callback_url: Annotated[str, StringConstraints(max_length=1_024)] | None = None
+    """Where the provider is to call back; recorded, so that every attempt sends the same body."""
 
 
 T = TypeVar("T")

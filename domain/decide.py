@@ -22,6 +22,13 @@ from domain.lifecycle import BACKWARD, ENDED, FORWARD, State
 from domain.provider import BookingDetails
 
 COMMANDS_MAX = 1_000
+_KINDS: dict[type[Command], str] = {
+    BookAppointment: "book",
+    CancelAppointment: "cancel",
+    RescheduleAppointment: "reschedule",
+    Act: "act",
+}
+"""Keys are scoped to the operation: one key may book, and cancel what it booked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +42,8 @@ class Decided:
 def decide(state: Appointment, command: Command, request: Request, now: datetime, plan: SagaPlan) -> Decided:
     """Turn a command into facts. Raises a `CommandRefused` for what is not legal; then nothing is recorded."""
     print_ = fingerprint(command)
-    used = dict(state.keys).get(request.key)
+    kind = _KINDS[type(command)]
+    used = next((known for *scope, known in state.keys if scope == [kind, request.key]), None)
     if used is not None:
         if used != print_:
             raise KeyReused(
@@ -83,6 +91,8 @@ def _request(
         # Nobody is told "confirmed" after the appointment has begun.
         deadline = min(deadline, command.start)
     fields = command.model_dump(exclude={"deadline_ms", "policy"}, exclude_unset=True)
+    if request.callback_url is not None:
+        fields["callback_url"] = request.callback_url
     return e.AppointmentRequested.model_validate(
         {
             **who,
@@ -186,12 +196,11 @@ def _current(state: Appointment, plan: SagaPlan) -> str | None:
     if state.state in FORWARD:
         return next((s.name for s in plan.steps if state.action(s.name).progress not in over), None)
     if state.state in BACKWARD:
-        started = {action.name for action in state.actions}
         return next(
             (
                 s.name
                 for s in reversed(plan.steps)
-                if s.compensated and s.name in started and state.undo(s.name).progress not in over
+                if s.compensated and state.action(s.name).to_undo and state.undo(s.name).progress not in over
             ),
             None,
         )

@@ -31,6 +31,8 @@ def call_ended(state: Appointment, ended: CallEnded, now: datetime, plan: SagaPl
     step, operation, outcome = ended.step, ended.operation, ended.outcome
     told = _told_meanwhile(state, ended)
     match outcome:
+        case Confirmed() if told is not None and told.status not in LIVE:
+            return _settled(step, told, now)
         case Confirmed():
             return (
                 e.StepSucceeded(
@@ -98,9 +100,11 @@ def _told_meanwhile(state: Appointment, ended: CallEnded) -> ProviderBooking | N
     known = state.action(ended.step).booking
     if ended.operation is not e.Operation.ACTION or known is None or known.status is BookingStatus.PENDING:
         return None
-    answer = ended.outcome.booking if isinstance(ended.outcome, Pending) else None
+    answer = ended.outcome.booking if isinstance(ended.outcome, Pending | Confirmed) else None
     if answer is None:
         return known
+    if isinstance(ended.outcome, Confirmed) and known.version == answer.version:
+        return None
     if known.version < answer.version:
         return None
     return answer.model_copy(update={"status": known.status, "version": known.version, "etag": None})
@@ -183,8 +187,9 @@ def _missing(
 ) -> e.BookingMissing:
     """Absence is believed once the settle delay has passed; and, while an earlier call ran, not before the deadline."""
     settled_at = (doubted.doubt_since or began) + timedelta(milliseconds=step.settle_ms)
-    if doubted.in_flight_seen and state.deadline_at is not None:
-        settled_at = max(settled_at, state.deadline_at)
+    deadline_at = state.moving.deadline_at if state.moving else state.deadline_at
+    if doubted.in_flight_seen and deadline_at is not None:
+        settled_at = max(settled_at, deadline_at)
     trusted = began >= settled_at
     again = now + timedelta(milliseconds=max(step.settle_ms, step.poll_ms))
     look_at = now if trusted else settled_at if now < settled_at < again else again
@@ -228,7 +233,8 @@ def _consequence(
                 cleanup_until=cleanup_until,
             ),
         )
-    if state.state in BACKWARD and alive and progress is Progress.GIVEN_UP:
+    if state.state in BACKWARD and alive and not state.action(step).to_undo and progress is not Progress.RUNNING:
+        # Refused or given up before, and alive after all: it is undone with the rest.
         return (e.BookingFound(at=now, step=step, booking=booking),)
     if state.state in FORWARD and progress not in (Progress.READY, Progress.RUNNING, Progress.DONE):
         return _settled(step, booking, now) if booking.status is not BookingStatus.PENDING else ()

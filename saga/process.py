@@ -232,11 +232,11 @@ def _backward(view: View) -> Move:
         action, undo = state.action(step.name), state.undo(step.name)
         if not step.compensated or undo.progress in (Progress.DONE, Progress.SKIPPED):
             continue
-        known = action.progress in (Progress.DONE, Progress.PENDING)
-        if known or action.doubt_since is not None:
+        if action.to_undo:
             if view.now >= state.cleanup_until:
                 return e.AppointmentParked(at=view.now, reason=f"{step.name}: the time for cleaning up is spent")
             course = Course(step, e.Operation.COMPENSATION, undo, step.undo_retry, state.cleanup_until)
+            known = action.progress in (Progress.DONE, Progress.PENDING)
             return _undo(view, course) if known else _clear_doubt(view, course, action)
     return _end(view)
 

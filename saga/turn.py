@@ -8,7 +8,7 @@ from domain.appointment import Appointment, evolve
 from domain.decide import decide
 from domain.definition import SagaPlan
 from domain.errors import HistoryError
-from domain.provider import Found
+from domain.provider import Found, Retryable, Unknown
 from saga.inputs import Asked, CalledBack, CallEnded, Due, Gates, Input, ReadEnded, Turn, Wake, open_gates
 from saga.interpret import call_ended, called_back, read_ended
 from saga.process import Launch, View, next_move
@@ -70,5 +70,8 @@ def _poll_not_before(given: Input, facts: tuple[e.Event, ...], now: datetime, pl
     """A poll that brought no news leaves no event, only a later due time."""
     if facts or not isinstance(given, ReadEnded):
         return None
-    wait_ms = given.outcome.poll_after_ms if isinstance(given.outcome, Found) else None
-    return now + timedelta(milliseconds=wait_ms or plan.step(given.step).poll_ms)
+    match given.outcome:
+        case Found(poll_after_ms=wait_ms) | Retryable(retry_after_ms=wait_ms) | Unknown(retry_after_ms=wait_ms):
+            return now + timedelta(milliseconds=wait_ms or plan.step(given.step).poll_ms)
+        case _:
+            return now + timedelta(milliseconds=plan.step(given.step).poll_ms)
