@@ -216,7 +216,12 @@ class Orchestrator:
         return self._plans[provider.name]
 
     def _request(self, key: str, who: Mapping[str, Any]) -> Request:
-        return parse(Request, {"tenant": self.settings.tenant, "actor": self.settings.actor, **who, "key": key})
+        here = {
+            "tenant": self.settings.tenant,
+            "actor": self.settings.actor,
+            "callback_url": self.settings.callback_url,
+        }
+        return parse(Request, {**here, **who, "key": key})
 
     async def _give(
         self, id: UUID, command: Command, request: Request, wait: float | None, plan: SagaPlan | None = None

@@ -20,6 +20,7 @@ from domain.provider import (
     Found,
     Missing,
     Page,
+    Party,
     ProviderBooking,
     ReadOutcome,
     Rejected,
@@ -48,6 +49,8 @@ from providers.untrusted import BookingAnswer, ListAnswer, Unreadable, read_json
 LISTING_BODY_MAX = 1_048_576
 LIMIT_MAX = 100
 GONE = (404, 410)
+NOBODY = Party(email="desk@appointments.invalid")
+"""Stands in where a booking names no organizer (RFC 2606: the name leads nowhere)."""
 
 
 class ApiV2Provider:
@@ -211,6 +214,8 @@ async def post_json(
 
 
 def _asked(call: Call, details: BookingDetails, callback_url: str | None) -> dict[str, Any]:
+    # The contract wants an organizer and somebody who attends; the same ones on every attempt, or the key is refused.
+    organizer = details.organizer or NOBODY
     asked = {
         "client_ref": call.client_ref,
         "calendar_id": details.calendar,
@@ -219,8 +224,8 @@ def _asked(call: Call, details: BookingDetails, callback_url: str | None) -> dic
         "time_zone": details.time_zone,
         "summary": details.summary,
         "location": details.location,
-        "organizer": {"email": details.organizer.email} if details.organizer else None,
-        "attendees": [party.model_dump(exclude_none=True) for party in details.attendees],
+        "organizer": {"email": organizer.email},
+        "attendees": [party.model_dump(exclude_none=True) for party in details.attendees or (organizer,)],
         "callback_url": details.callback_url or callback_url,
         "metadata": details.metadata,
     }
