@@ -67,14 +67,14 @@ class Manner:
     @classmethod
     def drawn(cls, rng: Random) -> "Manner":
         """A provider's manner."""
-        resend, callbacks = rng.random() < 0.75, rng.random() < 0.5
+        resend, callbacks = rng.random() < 0.65, rng.random() < 0.5
         able = Capabilities(
             resend=resend,
             lookup=rng.random() < 0.85,
             callbacks=callbacks,
             settle_ms=rng.choice((300, 1_000, 2_000)),
         )
-        late = rng.choice((0.0, 0.5)) if resend and callbacks else 0.0
+        late = rng.choice((0.3, 0.9)) if resend and callbacks else 0.0
         return cls(able, rng.choice((0.0, 0.0, 0.3, 1.0)), very_late_share=late)
 
 

@@ -7,6 +7,7 @@ from uuid import UUID
 from domain import events as e
 from domain.appointment import Appointment, evolve
 from domain.definition import SagaPlan
+from domain.errors import HistoryError
 from saga.inputs import Hold
 from saga.process import Launch, View, next_move
 
@@ -24,17 +25,26 @@ def redecide(
     appointment: UUID, events: Sequence[e.Event], plan: SagaPlan, held: set[tuple[str, datetime]]
 ) -> list[str]:
     """Every divergence. `held` says when a lane let nothing through without a word in the log."""
-    state, divergences = Appointment(appointment), []
+    state, divergences = Appointment(appointment), list[str]()
     for turn in turns(events):
+        try:
+            evolved = _fold(state, turn)
+        except HistoryError as fault:
+            return [*divergences, f"{appointment} cannot be folded: {fault}"]
         facts, decisions = split(turn)
-        for fact in facts:
-            state = evolve(state, fact)
-        divergence = _follow(state, decisions, plan, held)
+        divergence = _follow(_fold(state, facts), decisions, plan, held)
         if divergence:
-            divergences.append(f"{appointment} at {turn[0].at:%H:%M:%S.%f}, version {state.version}: {divergence}")
-        for decision in decisions:
-            state = evolve(state, decision)
+            divergences.append(
+                f"{appointment} at {turn[0].at:%H:%M:%S.%f}, after version {state.version}: {divergence}"
+            )
+        state = evolved
     return divergences
+
+
+def _fold(state: Appointment, events: tuple[e.Event, ...]) -> Appointment:
+    for event in events:
+        state = evolve(state, event)
+    return state
 
 
 def split(turn: tuple[e.Event, ...]) -> tuple[tuple[e.Event, ...], tuple[e.Event, ...]]:

@@ -11,7 +11,9 @@ WRITE_FAULTS = (
     "timeout_lost",
     "timeout_applied",
     "timeout_late",
+    "timeout_late",
     "lost_response",
+    "reset_late",
     "reset_late",
     "unavailable",
     "unavailable_applied",
@@ -94,7 +96,7 @@ class StoreWeather:
             begin = rng.uniform(0, 25)
             outages.append((begin, min(begin + rng.choice((0.5, 3, 8)), FAULTS_END_S)))
         rate = rng.choice((0.0, 0.0, 0.02, 0.1))
-        return cls(Random(rng.random()), rate, tuple(outages), rng.choice((0.0, 0.0, 0.01, 0.04)))
+        return cls(Random(rng.random()), rate, tuple(outages), rng.choice((0.0, 0.01, 0.03, 0.08)))
 
     def latency_s(self, now_s: float) -> float:
         """How long an append takes to be durable; never nothing."""
