@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from zoneinfo import ZoneInfo
 
-import caldav
+from caldav.collection import Calendar as Collection
+from caldav.davclient import DAVClient
 from icalendar import Calendar, Event
 
 from domain.appointment import Appointment
@@ -57,9 +58,10 @@ async def compare(store: Store, home: CalendarHome) -> Agreement:
 
 def read_calendar(home: CalendarHome) -> list[Event]:
     """Every event in the calendar, one query; blocks."""
-    client = caldav.DAVClient(url=home.url, username=home.username, password=home.password, timeout=TIMEOUT_S)
+    client = DAVClient(url=home.url, username=home.username, password=home.password, timeout=TIMEOUT_S)
     with client:
-        stored = caldav.Calendar(client=client, url=f"{home.url}{home.calendar}/").search(event=True)
+        stored: object = Collection(client=client, url=f"{home.url}{home.calendar}/").search(event=True)
+        assert isinstance(stored, list)
         parts = [part for one in stored for part in Calendar.from_ical(one.data).walk("VEVENT")]
     return [part for part in parts if isinstance(part, Event)]
 

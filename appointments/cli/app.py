@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from appointments.cli import cases, read, serving, write
+from appointments.cli import cases, main_job, read, serving, write
 
 app = typer.Typer(
     name="appointments",
@@ -27,3 +27,4 @@ write.register(app)
 read.register(app)
 cases.register(app)
 serving.register(app)
+main_job.register(app)

@@ -1,6 +1,7 @@
 """`book --file`: a file of appointments, booked in bulk; progress, one line for each refusal, and a summary."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -43,7 +44,7 @@ async def book_file(
                 listing.end(bulk.tally)
     if not session.as_json:
         session.out.print(summary(session, tally))
-    return exit_code(tally)
+    return exit_code(tally.counts())
 
 
 def readable(file: str) -> Path:
@@ -74,11 +75,11 @@ def until_the_end_s(settings: Settings) -> float:
     return (settings.deadline_ms + settings.cleanup_ms) / 1_000
 
 
-def exit_code(tally: Tally) -> ExitCode:
+def exit_code(counts: Mapping[str, int]) -> ExitCode:
     """Refusals are listed, and do not fail a run; an appointment that failed, or is parked, does."""
-    if tally[Outcome.FAILED] or tally[Outcome.PARKED]:
+    if counts[Outcome.FAILED] or counts[Outcome.PARKED]:
         return ExitCode.FAILED
-    return ExitCode.IN_PROGRESS if tally[Outcome.IN_PROGRESS] else ExitCode.DONE
+    return ExitCode.IN_PROGRESS if counts[Outcome.IN_PROGRESS] else ExitCode.DONE
 
 
 def line(booked: Booked) -> str:

@@ -78,6 +78,7 @@ class BulkBooking:
     ) -> None:
         self._desk, self._tell, self._wait_s, self._in_flight = desk, tell, wait_s, in_flight
         self.tally = Tally()
+        self._under_way: set[str] = set()
 
     async def run(self, items: Iterator[Item]) -> Tally:
         """Book every item; each is waited for until its end, at most `wait_s`. Raises `StoreUnavailable`."""
@@ -107,11 +108,13 @@ class BulkBooking:
             self._tell(booked, self.tally)
 
     async def _book(self, item: Intake) -> Booked:
+        twice = item.key in self._under_way  # the same item in two files is booked once
+        self._under_way.add(item.key)
         self.tally.waiting += 1
         try:
             seen = await self._desk.book(item.command, key=item.key)
-            before = seen.phase
-            if before is Phase.IN_PROGRESS and not seen.parked:
+            ended_before = seen.phase is not Phase.IN_PROGRESS or seen.parked
+            if not ended_before:
                 ended = await self._desk.show(seen.id, wait=self._wait_s)
                 seen = ended.model_copy(update={"replayed": seen.replayed, "notice": ended.notice or seen.notice})
         except CommandRefused as fault:
@@ -120,8 +123,9 @@ class BulkBooking:
             return _of(item, Outcome.FAILED, f"its history cannot be read: {fault}")
         finally:
             self.tally.waiting -= 1
-        again = seen.replayed and before is not Phase.IN_PROGRESS
-        return _of(item, outcome(seen, again), _reason(seen), seen.id)
+            if not twice:
+                self._under_way.discard(item.key)
+        return _of(item, outcome(seen, again=seen.replayed and (ended_before or twice)), _reason(seen), seen.id)
 
 
 def outcome(seen: Appointment, again: bool) -> Outcome:

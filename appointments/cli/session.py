@@ -26,6 +26,8 @@ class Session:
     as_json: bool
     out: Console
     err: Console
+    given: frozenset[str] = frozenset()
+    """Settings that were given as options of this command."""
     answered: bool = False
     """Standard output holds a JSON document already: no second one may follow."""
 
@@ -56,7 +58,8 @@ def console(stderr: bool = False) -> Console:
 
 def open_session(as_json: bool, given: dict[str, Any]) -> Session:
     """A session under the settings in force, with the options that were given on top. Raises `InvalidFields`."""
-    return Session(read_settings(given), as_json, console(), console(stderr=True))
+    options = frozenset(name for name, value in given.items() if value is not None)
+    return Session(read_settings(given), as_json, console(), console(stderr=True), options)
 
 
 def read_settings(given: dict[str, Any]) -> Settings:
