@@ -186,8 +186,10 @@ def evolve(before: Appointment, event: e.Event) -> Appointment:
             return _but(now, deferred_until=event.until)
         case e.StepInDoubt():
             step = _operation(now, event.step, event.operation)
-            step = _but(step, progress=Progress.DOUBT, give_up=event.reason, due_at=event.at)
-            return _with(now, step, event.operation)
+            since = step.doubt_since or event.at
+            step = _but(step, progress=Progress.DOUBT, give_up=event.reason, due_at=event.at, doubt_since=since)
+            # Turned back, a move that may have given the booking a new reference is settled by the same look-up.
+            return _with(_but(now, move_step=None) if state in BACKWARD else now, step, event.operation)
         case e.BookingFound() | e.BookingMissing() | e.LookupFailed():
             return _looked(now, event)
         case e.CallbackReceived():

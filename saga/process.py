@@ -236,9 +236,16 @@ def _backward(view: View) -> Move:
             if view.now >= state.cleanup_until:
                 return e.AppointmentParked(at=view.now, reason=f"{step.name}: the time for cleaning up is spent")
             course = Course(step, e.Operation.COMPENSATION, undo, step.undo_retry, state.cleanup_until)
+            if step.books and step.lookup and undo.progress is Progress.READY and _may_have_moved(state):
+                return e.StepInDoubt(at=view.now, step=step.name)
             known = action.progress in (Progress.DONE, Progress.PENDING)
             return _undo(view, course) if known else _clear_doubt(view, course, action)
     return _end(view)
+
+
+def _may_have_moved(state: Appointment) -> bool:
+    """A cancel overtook a move of unknown outcome: the booking may have another reference by now."""
+    return state.move_step is not None and state.move_step.doubt_since is not None
 
 
 def _clear_doubt(view: View, course: Course, action: StepState) -> Move:

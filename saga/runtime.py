@@ -305,7 +305,7 @@ class Runtime:
     def _may_go(self, row: OpenWork, now: datetime) -> bool:
         if not row.lane or (row.deadline_at is not None and row.deadline_at <= now):
             return True
-        target, _, tenant = row.lane.partition("/")
+        target, _, tenant = row.lane.rpartition("/")
         return self.lanes.hold(target, tenant, now) is None
 
     async def _wake_up(self, row: OpenWork) -> None:
