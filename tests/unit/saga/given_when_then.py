@@ -74,6 +74,11 @@ def booking(
     )
 
 
+def lean(seen: ProviderBooking) -> ProviderBooking:
+    """A booking as events keep it: without what the stream says already."""
+    return seen.model_copy(update={"client_ref": "", "start": None, "end": None})
+
+
 def op(step: str = "calendar", operation: str = "action", round: int = 0) -> str:
     return operation_id(ID, step, e.Operation(operation), round)
 
