@@ -41,6 +41,7 @@ htpasswd_encryption = plain
 type = owner_only
 [storage]
 filesystem_folder = {collections}
+use_mtime_and_size_for_item_cache = True
 [web]
 type = none
 [logging]
