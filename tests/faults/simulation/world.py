@@ -10,8 +10,10 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from domain import events as e
+from domain.commands import Request
 from domain.definition import RetryPolicy
 from domain.errors import CommandRefused, ConcurrencyConflict, StoreUnavailable
+from domain.identity import appointment_id
 from domain.lifecycle import SETTLED
 from saga.breaker import BreakerPolicy
 from saga.definition import CalendarStep, Saga, Step
@@ -192,9 +194,9 @@ class World:
     def _canary(self) -> Ask:
         key = "canary"
         rng = Random(0)
-        self.canary = script.appointment_id(script.TENANT, key)
+        self.canary = appointment_id(script.TENANT, key)
         book = script.booking(rng, 99).model_copy(update={"deadline_ms": None, "policy": None})
-        return Ask(self.loop.time(), self.canary, book, script.Request(tenant=script.TENANT, key=key), 20)
+        return Ask(self.loop.time(), self.canary, book, Request(tenant=script.TENANT, key=key), 20)
 
     def note(self, text: str) -> None:
         """One line of the story."""
