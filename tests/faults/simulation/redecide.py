@@ -13,12 +13,18 @@ from saga.process import Launch, View, next_move
 
 
 def turns(events: Sequence[e.Event]) -> Iterator[tuple[e.Event, ...]]:
-    """The events of one turn share their instant."""
+    """The events of one turn share their instant; should two turns share it too, a call or a new fact parts them."""
     begin = 0
     for end in range(1, len(events) + 1):
-        if end == len(events) or events[end].at != events[begin].at:
+        if end == len(events) or events[end].at != events[begin].at or _parts(events[end - 1], events[end]):
             yield tuple(events[begin:end])
             begin = end
+
+
+def _parts(before: e.Event, after: e.Event) -> bool:
+    if isinstance(before, e.StepStarted | e.CallDeferred):
+        return True
+    return isinstance(before, e.DECISIONS) and isinstance(after, e.FACTS) and not isinstance(after, e.CallDeferred)
 
 
 def redecide(
