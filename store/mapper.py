@@ -22,15 +22,25 @@ def encode(stream_id: UUID, version: int, event: Event) -> RecordedEvent:
 
 def decode(recorded: RecordedEvent, upcasters: dict[str, Upcaster] = UPCASTERS) -> Event:
     """The event of a stored row; raises `HistoryError` for an unknown type or a body that does not fit it."""
+    type_, body = recorded.type, recorded.body
+    if type_ in upcasters:
+        type_, body = _upcast(recorded, upcasters)
+    event = REGISTRY.get(type_)
+    if event is None:
+        raise HistoryError(f"{_where(recorded)}: no event type {type_!r} is known here")
     try:
-        if recorded.type in upcasters:
-            type_, body = upcast(recorded.type, json.loads(recorded.body), upcasters)
-            return REGISTRY[type_].model_validate_json(json.dumps(body))
-        return REGISTRY[recorded.type].model_validate_json(recorded.body)
-    except KeyError:
-        raise HistoryError(f"{_where(recorded)}: no event type {recorded.type!r} is known here") from None
-    except (ValidationError, ValueError) as fault:
+        return event.model_validate_json(body)
+    except ValidationError as fault:
         raise HistoryError(f"{_where(recorded)}: {recorded.type} cannot be read: {fault}") from None
+
+
+def _upcast(recorded: RecordedEvent, upcasters: dict[str, Upcaster]) -> tuple[str, bytes]:
+    try:
+        type_, body = upcast(recorded.type, json.loads(recorded.body), upcasters)
+        return type_, json.dumps(body).encode()
+    except (ValueError, TypeError, LookupError, AttributeError) as fault:
+        # An upcaster takes the old shape for granted; a body without it is a fault of the history.
+        raise HistoryError(f"{_where(recorded)}: {recorded.type} cannot be read: {fault!r}") from None
 
 
 def _where(recorded: RecordedEvent) -> str:
