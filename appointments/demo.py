@@ -20,7 +20,7 @@ from pydantic import SecretStr
 
 from appointments import bootstrap
 from appointments.cli.agreement import Agreement, CalendarHome, compare
-from appointments.cli.book_file import TOLD, line, note, until_the_end_s
+from appointments.cli.book_file import DEADLINE_MS, TOLD, line, note, until_the_end_s, waiting_for
 from appointments.cli.bulk import Booked, BulkBooking, Outcome, Tally
 from appointments.cli.progress import ProgressReport
 from appointments.cli.session import Session
@@ -36,8 +36,6 @@ from saga.clock import WallClock
 USER, CALENDAR = "main-job", "main"
 ZONE = "Europe/Berlin"
 """Of times in the files that name no zone."""
-DEADLINE_MS = 86_400_000
-"""A run that was killed may be finished a day later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +170,8 @@ async def _book(
     with places.refusals.open("w", encoding="utf-8") as refusals, ProgressReport(session, "booking", total) as progress:
         told = _Told(refusals, progress)
         bulk = BulkBooking(desk, told, until_the_end_s(desk.settings), in_flight)
-        told.tally = await bulk.run(items(files))
+        async with progress.while_waiting(lambda: waiting_for(desk, bulk.tally)):
+            told.tally = await bulk.run(items(files))
     return told
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -27,19 +28,34 @@ TOLD = {
 """The outcomes that get a line of their own."""
 
 
-async def book_file(
-    session: Session, file: str, calendar: str, time_zone: str | None, wait_s: float | None, in_flight: int
-) -> ExitCode:
+DEADLINE_MS = 86_400_000
+"""Of each appointment in a bulk run: one that was interrupted may be gone on with a day later."""
+
+
+@dataclass(frozen=True, slots=True)
+class BulkOptions:
+    """What a file does not say itself."""
+
+    calendar: str
+    time_zone: str | None
+    deadline_ms: int | None
+    wait_s: float | None
+    in_flight: int
+
+
+async def book_file(session: Session, file: str, options: BulkOptions) -> ExitCode:
     """Book everything in a file."""
     path = readable(file)
-    items = read_file(path, calendar, time_zone)
-    wait_s = until_the_end_s(session.settings) if wait_s is None else wait_s
-    async with Orchestrator.open(session.settings) as desk:
+    items = read_file(path, options.calendar, options.time_zone)
+    settings = with_deadline(session.settings, options.deadline_ms)
+    wait_s = until_the_end_s(settings) if options.wait_s is None else options.wait_s
+    async with Orchestrator.open(settings) as desk:
         with ProgressReport(session, "booking", expected_items(path)) as progress:
             listing = Listing(session, progress)
-            bulk = BulkBooking(desk, listing.tell, wait_s, in_flight)
+            bulk = BulkBooking(desk, listing.tell, wait_s, options.in_flight)
             try:
-                tally = await bulk.run(items)
+                async with progress.while_waiting(lambda: waiting_for(desk, bulk.tally)):
+                    tally = await bulk.run(items)
             finally:
                 listing.end(bulk.tally)
     if not session.as_json:
@@ -68,6 +84,13 @@ def expected_items(path: Path) -> int | None:
         return sum(line.strip().upper() == b"BEGIN:VEVENT" for line in lines) or None
     filled = sum(bool(line.strip()) for line in lines)
     return (filled - 1 if path.suffix.lower() == ".csv" else filled) or None
+
+
+def with_deadline(settings: Settings, deadline_ms: int | None) -> Settings:
+    """The settings for a bulk run: its own deadline, unless one was chosen."""
+    if deadline_ms is None:
+        deadline_ms = settings.deadline_ms if "deadline_ms" in settings.model_fields_set else DEADLINE_MS
+    return settings.model_copy(update={"deadline_ms": deadline_ms})
 
 
 def until_the_end_s(settings: Settings) -> float:
@@ -101,6 +124,13 @@ def note(tally: Tally) -> str:
     """What stands beside the bar."""
     told = ((tally.waiting, "under way"), (tally[Outcome.REFUSED], "refused"), (tally[Outcome.FAILED], "failed"))
     return ", ".join(f"{count} {word}" for count, word in told if count)
+
+
+def waiting_for(desk: Orchestrator, tally: Tally) -> str:
+    """What stands there while nothing moves: who does not answer."""
+    breakers = desk.runtime.lanes.breakers()
+    shut = [f"{target} does not answer, trying on" for target, one in breakers.items() if one.open_until is not None]
+    return ", ".join(filter(None, (note(tally), *shut)))
 
 
 class Listing:

@@ -1,5 +1,8 @@
 """How far a long run is: a bar on a terminal, a plain line now and then elsewhere."""
 
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Self
 
@@ -13,6 +16,8 @@ PLAIN_LINES = 10
 """Plain lines over a run whose length is known."""
 PLAIN_EVERY = 100
 """Items between two plain lines where it is not."""
+STILL_EVERY_S = 5.0
+"""How long nothing may be done before that is said."""
 
 
 class ProgressReport:
@@ -46,12 +51,31 @@ class ProgressReport:
     def advance(self, note: str = "") -> None:
         """One more is done."""
         self.done += 1
+        if self._bar is not None or self.done % self._every == 0 or self.done == self._total:
+            self._show(note)
+
+    @asynccontextmanager
+    async def while_waiting(self, note: Callable[[], str]) -> AsyncIterator[None]:
+        """Say what is waited for whenever nothing has been done for a while."""
+        saying = asyncio.create_task(self._keep_saying(note))
+        try:
+            yield
+        finally:
+            saying.cancel()
+
+    async def _keep_saying(self, note: Callable[[], str]) -> None:
+        while True:
+            before = self.done
+            await asyncio.sleep(STILL_EVERY_S)
+            if self.done == before:
+                self._show(note())
+
+    def _show(self, note: str) -> None:
         if self._bar is not None:
             self._bar.update(self._task, completed=self.done, note=note)
-        elif self._plain is not None and (self.done % self._every == 0 or self.done == self._total):
+        elif self._plain is not None:
             of = f" of {self._total}" if self._total else ""
             self._plain.print(Text(f"{self._title}: {self.done}{of}" + (f", {note}" if note else "")), soft_wrap=True)
-            self._plain.file.flush()
 
     def line(self, text: str) -> None:
         """A line about one item, above the bar."""

@@ -6,7 +6,7 @@ from uuid import uuid5
 import typer
 
 from appointments.cli import render
-from appointments.cli.book_file import book_file
+from appointments.cli.book_file import BulkOptions, book_file
 from appointments.cli.bulk import IN_FLIGHT
 from appointments.cli.command import command
 from appointments.cli.ending import ExitCode
@@ -58,7 +58,9 @@ async def book(
     organizer: Annotated[str | None, typer.Option(help="E-mail address.")] = None,
     attendee: Annotated[list[str] | None, typer.Option(help="E-mail address; give it once for each.")] = None,
     metadata: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; give it once for each.")] = None,
-    deadline_ms: Annotated[int | None, typer.Option(help="The booking fails when not confirmed by then.")] = None,
+    deadline_ms: Annotated[
+        int | None, typer.Option(min=100, max=86_400_000, help="Fails when not confirmed by then.")
+    ] = None,
     wait: Annotated[float | None, typer.Option(min=0, max=86_400, help=f"Seconds; {WAIT_S:.0f} for one.")] = None,
     file: Annotated[str | None, typer.Option(help="Book everything in this .ics, .jsonl or .csv file.")] = None,
     in_flight: Annotated[int, typer.Option(min=1, max=1_000, help="With --file: how many at once.")] = IN_FLIGHT,
@@ -72,14 +74,14 @@ async def book(
         "location": location,
         "organizer": organizer,
     }
-    one |= {"attendee": attendee or None, "metadata": metadata or None, "deadline-ms": deadline_ms}
+    one |= {"attendee": attendee or None, "metadata": metadata or None}
     if file is not None:
         extra = [f"--{name}" for name, value in one.items() if value is not None]
         if extra:
             raise InvalidFields(f"with --file, the file says it: leave out {', '.join(extra)}")
-        return await book_file(session, file, calendar or "main", time_zone, wait, in_flight)
+        return await book_file(session, file, BulkOptions(calendar or "main", time_zone, deadline_ms, wait, in_flight))
     _ask_for_the_rest({"calendar": calendar, **{name: one[name] for name in ("start", "end", "summary", "key")}})
-    asked = _booking(calendar, time_zone, one)
+    asked = _booking(calendar, time_zone, {**one, "deadline_ms": deadline_ms})
     async with Orchestrator.open(session.settings) as desk:
         seen = await desk.book(asked, key=str(key), wait=WAIT_S if wait is None else wait)
     return _told(session, seen, _unfinished(seen) or (ExitCode.FAILED if seen.phase is not Phase.COMPLETED else None))
@@ -175,7 +177,7 @@ def _booking(calendar: str | None, time_zone: str | None, one: dict[str, Any]) -
         "organizer": one["organizer"] and {"email": one["organizer"]},
         "attendees": one["attendee"] and tuple({"email": email} for email in one["attendee"]),
         "metadata": one["metadata"] and _metadata(one["metadata"]),
-        "deadline_ms": one["deadline-ms"],
+        "deadline_ms": one["deadline_ms"],
     }
     return parse(BookAppointment, {name: value for name, value in fields.items() if value is not None})
 
