@@ -15,7 +15,7 @@ from appointments.cli.session import Session
 from appointments.cli.times import instant
 from appointments.orchestrator import Orchestrator
 from appointments.views import Appointment
-from domain.commands import BookAppointment, OperatorAction, parse
+from domain.commands import BookAppointment, OperatorAction, Request, parse
 from domain.errors import InvalidFields
 from domain.lifecycle import Phase
 
@@ -82,6 +82,8 @@ async def book(
         return await book_file(session, file, BulkOptions(calendar or "main", time_zone, deadline_ms, wait, in_flight))
     _ask_for_the_rest({"calendar": calendar, **{name: one[name] for name in ("start", "end", "summary", "key")}})
     asked = _booking(calendar, time_zone, {**one, "deadline_ms": deadline_ms})
+    # Checked before the store is opened, so that bad input makes no file.
+    parse(Request, {"key": key, "tenant": session.settings.tenant, "actor": session.settings.actor})
     async with Orchestrator.open(session.settings) as desk:
         seen = await desk.book(asked, key=str(key), wait=WAIT_S if wait is None else wait)
     return _told(session, seen, _unfinished(seen) or (ExitCode.FAILED if seen.phase is not Phase.COMPLETED else None))
