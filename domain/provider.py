@@ -47,8 +47,8 @@ class Capabilities(Value):
 class Party(Value):
     """A person or resource that takes part."""
 
-    email: str = Field(min_length=3, max_length=255, pattern=r"^[^@\s\x00-\x1f]+@[^@\s\x00-\x1f]+$")
-    name: str | None = Field(default=None, max_length=255)
+    email: str = Field(min_length=3, max_length=255, pattern=r"^[^@\s\x00-\x1f\x7f-\x9f]+@[^@\s\x00-\x1f\x7f-\x9f]+$")
+    name: str | None = Field(default=None, max_length=255, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")
 
 
 class BookingDetails(Value):
