@@ -102,7 +102,10 @@ def _told_meanwhile(state: Appointment, ended: CallEnded) -> ProviderBooking | N
         return None
     answer = ended.outcome.booking if isinstance(ended.outcome, Pending | Confirmed) else None
     if answer is None:
-        return known
+        # One that has ended may be an earlier attempt's: it does not say what became of this one.
+        return known if known.status is BookingStatus.ACCEPTED else None
+    if known.provider_ref != answer.provider_ref:
+        return None
     if isinstance(ended.outcome, Confirmed) and known.version == answer.version:
         return None
     if known.version < answer.version:
@@ -190,7 +193,9 @@ def _missing(
     deadline_at = state.moving.deadline_at if state.moving else state.deadline_at
     if doubted.in_flight_seen and deadline_at is not None:
         settled_at = max(settled_at, deadline_at)
-    trusted = began >= settled_at
+    # A search may lag behind a callback that has said that it is there.
+    told = doubted.booking is not None and doubted.booking.status in LIVE
+    trusted = began >= settled_at and not told
     again = now + timedelta(milliseconds=max(step.settle_ms, step.poll_ms))
     look_at = now if trusted else settled_at if now < settled_at < again else again
     return e.BookingMissing(at=now, step=step.name, trusted=trusted, look_at=look_at)
@@ -233,8 +238,8 @@ def _consequence(
                 cleanup_until=cleanup_until,
             ),
         )
-    if state.state in BACKWARD and alive and not state.action(step).to_undo and progress is not Progress.RUNNING:
-        # Refused or given up before, and alive after all: it is undone with the rest.
+    if state.state in BACKWARD and alive and progress not in (Progress.DONE, Progress.PENDING, Progress.RUNNING):
+        # Refused, given up or in doubt before, and alive after all: it is undone with the rest.
         return (e.BookingFound(at=now, step=step, booking=booking),)
     if state.state in FORWARD and progress not in (Progress.READY, Progress.RUNNING, Progress.DONE):
         return _settled(step, booking, now) if booking.status is not BookingStatus.PENDING else ()
