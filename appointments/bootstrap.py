@@ -158,7 +158,9 @@ class Parts:
         self.lanes = make_lanes(settings)
         self.sagas = sagas
         self.notifier: Notifier | None = None
-        self.runtime = Runtime(store, clock, sagas, providers, self.lanes, owner(), self.log)
+        # In a container every start has the same host name and process id: the instant tells one opening from the next.
+        opening = f"{owner()}@{clock.now().isoformat()}"
+        self.runtime = Runtime(store, clock, sagas, providers, self.lanes, opening, self.log)
 
     async def close(self) -> None:
         """Stop the runtime, then let go of the store, the connections and the log."""

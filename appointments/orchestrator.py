@@ -184,12 +184,14 @@ class Orchestrator:
     async def state_at(
         self, id: UUID | str, *, version: int | None = None, at: datetime | None = None, tenant: str | None = None
     ) -> Appointment:
-        """The appointment as it was at a version, or at an instant."""
+        """The appointment as it was at a version, or at an instant (with an offset)."""
+        if at is not None and at.tzinfo is None:
+            raise InvalidFields("an instant needs an offset", (("/at", "Input should have timezone info"),))
         return await as_it_was(self._parts.store, _uuid(id), tenant or self.settings.tenant, version, at)
 
     async def health(self) -> Health:
         """Whether anything is wrong, overdue, parked or stranded."""
-        return await health(self._parts.store, self._parts.clock.now(), self._runtime.definitions)
+        return await health(self._parts.store, self._parts.clock.now(), self._runtime.runs)
 
     @property
     def runtime(self) -> Any:
