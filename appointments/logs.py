@@ -88,7 +88,7 @@ NAMES: dict[type[e.Event], str] = {e.RetryScheduled: "retry_scheduled", e.CallDe
 
 def masked_key(key: str, secret: str) -> str:
     """A UUID or ULID as it is; any other key as a keyed hash, for people put names into keys."""
-    if OPEN_KEY.match(key):
+    if OPEN_KEY.fullmatch(key):
         return key
     return "hash:" + hmac.new(secret.encode(), key.encode(), hashlib.sha256).hexdigest()[:16]
 
@@ -103,7 +103,7 @@ def open_log(settings: Settings) -> tuple[FilteringBoundLogger, TextIO | None]:
     file: TextIO | None = None
     if settings.log_file is not None:
         Path(settings.log_file).parent.mkdir(parents=True, exist_ok=True)
-        file = Path(settings.log_file).open("a", encoding="utf-8", buffering=1)  # noqa: SIM115 -- Parts.close closes it  # noqa: SIM115 -- Parts.close closes it
+        file = Path(settings.log_file).open("a", encoding="utf-8", buffering=1)  # noqa: SIM115 -- Parts.close closes it
     level = "warning" if file is None and settings.log_level == "info" else settings.log_level
     logger = structlog.wrap_logger(
         structlog.PrintLogger(file or sys.stderr),

@@ -1,0 +1,117 @@
+"""Settings: arguments before environment before `.env` before TOML; limits; secrets never shown."""
+
+import os
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from appointments import Settings
+from appointments.bootstrap import booking_saga, make_lanes, make_provider, store_path
+from domain.errors import InvalidFields
+from domain.provider import Confirmed, WriteOutcome
+from saga.clock import WallClock
+from saga.definition import StepCall
+
+
+@pytest.fixture(autouse=True)
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty folder and an empty environment."""
+    for name in [name for name in os.environ if name.startswith("APPOINTMENTS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_defaults_are_the_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Settings()
+    assert (found.attempts_max, found.call_timeout_ms, found.backoff_ms, found.backoff_max_ms) == (
+        3,
+        5_000,
+        500,
+        30_000,
+    )
+    assert (found.deadline_ms, found.settle_ms) == (120_000, 2_000)
+    assert (found.breaker_failures_max, found.breaker_open_ms) == (3, 5_000)
+
+
+def test_arguments_win_over_environment_over_dotenv_over_toml(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("appointments.toml").write_text(
+        'tenant = "toml"\nactor = "toml"\nprovider_name = "toml"\nlog_level = "debug"\n'
+    )
+    Path(".env").write_text(
+        "APPOINTMENTS_TENANT=dotenv\nAPPOINTMENTS_ACTOR=dotenv\nAPPOINTMENTS_PROVIDER_NAME=dotenv\n"
+    )
+    monkeypatch.setenv("APPOINTMENTS_TENANT", "environment")
+    monkeypatch.setenv("APPOINTMENTS_ACTOR", "environment")
+    found = Settings(tenant="argument")
+    assert (found.tenant, found.actor, found.provider_name, found.log_level) == (
+        "argument",
+        "environment",
+        "dotenv",
+        "debug",
+    )
+
+
+def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APPOINTMENTS_TENANT", "")
+    assert Settings().tenant == "default"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("attempts_max", "0"),
+        ("attempts_max", "many"),
+        ("call_timeout_ms", "1"),
+        ("jitter", "1.5"),
+        ("deadline_ms", "-1"),
+        ("rate", "0"),
+        ("rate", "nan"),
+        ("log_level", "loud"),
+        ("provider_name", "a/b"),
+        ("concurrency", "0"),
+    ],
+)
+def test_limits_are_checked_at_the_start(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(f"APPOINTMENTS_{name.upper()}", value)
+    with pytest.raises(ValidationError, match=name):
+        Settings()
+
+
+def test_secrets_are_never_shown() -> None:
+    found = Settings(provider_password="swordfish", callback_secret="whsec_swordfish", log_key="swordfish")
+    assert "swordfish" not in repr(found) + str(found) + found.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("store", "path"),
+    [("sqlite:///a/b.db", "a/b.db"), ("sqlite:////a/b.db", "/a/b.db")],
+)
+def test_a_store_is_a_path(store: str, path: str) -> None:
+    assert store_path(Settings(store=store)) == Path(path)
+
+
+@pytest.mark.parametrize("store", ["", "a.db", "sqlite://a.db", "sqlite:///", "mysql://x"])
+def test_another_kind_of_store_is_refused_with_what_to_write(store: str) -> None:
+    with pytest.raises(InvalidFields, match="sqlite:///relative"):
+        store_path(Settings.model_construct(store=store))
+
+
+@pytest.mark.parametrize("provider", ["", "local", "http://", "gopher://x", "caldav+http://", "https:///x"])
+def test_another_kind_of_provider_is_refused_with_what_to_write(provider: str) -> None:
+    with pytest.raises(InvalidFields, match="local:"):
+        make_provider(Settings().model_copy(update={"provider": provider}), WallClock())
+
+
+def test_policies_reach_the_saga_and_the_lanes() -> None:
+    async def notify(_asked: StepCall) -> WriteOutcome:
+        return Confirmed()
+
+    found = Settings(
+        provider="local:", attempts_max=7, backoff_ms=9, call_timeout_ms=111, deadline_ms=500, concurrency=5, poll_ms=40
+    )
+    plan = booking_saga(found, notify).plan(make_provider(found, WallClock()))
+    calendar = plan.booking_step
+    assert (calendar.retry.attempts_max, calendar.retry.backoff_ms, calendar.timeout_ms) == (7, 9, 111)
+    assert (calendar.poll_ms, plan.deadline_ms) == (40, 500)
+    assert make_lanes(found).target("main").policy.concurrency == 5
