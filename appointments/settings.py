@@ -11,8 +11,6 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-Milliseconds = Annotated[int, Field(ge=0, le=604_800_000)]
-
 
 class Settings(BaseSettings):
     """What is in force. Each field is `APPOINTMENTS_<FIELD>` in the environment. Times in milliseconds."""
@@ -47,12 +45,12 @@ class Settings(BaseSettings):
 
     attempts_max: int = Field(default=3, ge=1, le=100)
     call_timeout_ms: int = Field(default=5_000, ge=10, le=300_000)
-    backoff_ms: Milliseconds = 500
-    backoff_max_ms: Milliseconds = 30_000
+    backoff_ms: int = Field(default=500, ge=0, le=3_600_000)
+    backoff_max_ms: int = Field(default=30_000, ge=0, le=86_400_000)
     jitter: float = Field(default=0.2, ge=0, le=1)
     deadline_ms: int = Field(default=120_000, ge=100, le=86_400_000)
     cleanup_ms: int = Field(default=600_000, ge=100, le=604_800_000)
-    settle_ms: Milliseconds = 2_000
+    settle_ms: int = Field(default=2_000, ge=0, le=600_000)
     poll_ms: int = Field(default=1_000, ge=1, le=86_400_000)
     breaker_failures_max: int = Field(default=3, ge=1, le=1_000)
     breaker_open_ms: int = Field(default=5_000, ge=1, le=3_600_000)

@@ -124,8 +124,8 @@ def _create_calls(state: State) -> int:
 def _notice(state: State, replayed: bool) -> str | None:
     if replayed and state.state in ENDED:
         return (
-            f"this key belongs to an appointment that was {state.state} ({state.reason}); "
-            "nothing was booked now. To book anew, use a new key."
+            f"this key was used before; its appointment has ended: {state.state} ({state.reason}). "
+            "Nothing was done now. To book anew, use a new key."
         )
     if state.parked:
         return f"parked: {state.parked_reason}. An operator can retry, skip, force_complete, compensate or resume it."

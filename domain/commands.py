@@ -162,4 +162,6 @@ def refusal(faults: ValidationError) -> InvalidFields:
         ("/" + "/".join(str(part) for part in fault["loc"]), fault["msg"].removeprefix("Value error, "))
         for fault in faults.errors(include_input=False, include_url=False)
     )
-    return InvalidFields("; ".join(f"{pointer}: {detail}" for pointer, detail in errors), errors)
+    # A fault of the whole has no pointer of its own.
+    told = (detail if pointer == "/" else f"{pointer}: {detail}" for pointer, detail in errors)
+    return InvalidFields("; ".join(told), errors)

@@ -4,13 +4,19 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from pydantic import ValidationError
+
 from domain.appointment import Appointment, evolve
+from domain.definition import SagaPlan
 from domain.errors import HistoryError
-from domain.events import OUTSIDE_APPOINTMENTS
+from domain.events import OUTSIDE_APPOINTMENTS, DefinitionRegistered
 from domain.lifecycle import SETTLED
 from domain.provider import Value
 from store.mapper import decode
 from store.port import OpenWork, Store, whole_log
+
+Runs = tuple[str, int, str]
+"""A saga's name, its version, and the provider that it books at."""
 
 OVERDUE_AFTER = timedelta(seconds=60)
 SHOWN_MAX = 100
@@ -36,9 +42,10 @@ class Health(Value):
     findings: tuple[Finding, ...]
 
 
-async def health(store: Store, now: datetime, definitions: Collection[str]) -> Health:
-    """Check the whole store; `definitions` are the digests that this process can run."""
-    states, findings, events = await _fold(store)
+async def health(store: Store, now: datetime, runs: Collection[Runs]) -> Health:
+    """Check the whole store; `runs` says which sagas a process can carry out, and at which providers."""
+    states, plans, findings, events = await _fold(store)
+    definitions = {digest for digest, plan in plans.items() if (plan.name, plan.version, plan.provider) in runs}
     rows = await _rows(store)
     unfinished = {id: state for id, state in states.items() if state.state not in SETTLED or state.parked}
     for id, state in unfinished.items():
@@ -65,8 +72,9 @@ async def health(store: Store, now: datetime, definitions: Collection[str]) -> H
     )
 
 
-async def _fold(store: Store) -> tuple[dict[UUID, Appointment], list[Finding], int]:
+async def _fold(store: Store) -> tuple[dict[UUID, Appointment], dict[str, SagaPlan], list[Finding], int]:
     states: dict[UUID, Appointment] = {}
+    plans: dict[str, SagaPlan] = {}
     broken: set[UUID] = set()
     findings: list[Finding] = []
     expected = 1
@@ -79,17 +87,19 @@ async def _fold(store: Store) -> tuple[dict[UUID, Appointment], list[Finding], i
             continue
         try:
             event = decode(recorded)
+            if isinstance(event, DefinitionRegistered):
+                plans[event.digest] = SagaPlan.model_validate(event.plan)
             if isinstance(event, OUTSIDE_APPOINTMENTS):
                 continue
             before = states.get(recorded.stream_id) or Appointment(recorded.stream_id)
             if recorded.version != before.version + 1:
                 raise HistoryError(f"version {recorded.version} follows {before.version}")
             states[recorded.stream_id] = evolve(before, event)
-        except HistoryError as fault:
+        except (HistoryError, ValidationError) as fault:
             broken.add(recorded.stream_id)
             states.pop(recorded.stream_id, None)
             findings.append(Finding(kind="undecodable", subject=str(recorded.stream_id), detail=str(fault)[:300]))
-    return states, findings, expected - 1
+    return states, plans, findings, expected - 1
 
 
 async def _rows(store: Store) -> dict[UUID, OpenWork]:

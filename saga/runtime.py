@@ -219,13 +219,9 @@ class Runtime:
         return plan
 
     @property
-    def definitions(self) -> frozenset[str]:
-        """The digests of the plans that this process can carry out."""
-        return frozenset(
-            digest
-            for digest, plan in self._plans.items()
-            if (plan.name, plan.version) in self._sagas and plan.provider in self._providers
-        )
+    def runs(self) -> frozenset[tuple[str, int, str]]:
+        """The sagas (name, version) that this process can carry out, at each provider that it knows."""
+        return frozenset((*saga, provider) for saga in self._sagas for provider in self._providers)
 
     # -- effects -------------------------------------------------------------------------------------------------
 

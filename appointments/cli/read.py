@@ -20,14 +20,11 @@ from appointments.orchestrator import as_it_was, list_appointments, trail
 from appointments.settings import Settings
 from appointments.views import Appointment, AppointmentFilter
 from domain.commands import parse
-from domain.definition import SagaPlan
 from domain.errors import InvalidFields, UnknownAppointment
-from domain.events import DefinitionRegistered
 from domain.lifecycle import Phase, State
 from projections import health
 from saga.clock import WallClock
-from store.mapper import decode
-from store.port import Store, whole_log
+from store.port import Store
 
 MASK = "***"
 Id = Annotated[str, typer.Argument(help="The appointment's id.", metavar="ID")]
@@ -97,7 +94,7 @@ async def audit(
 async def check(session: Session) -> ExitCode:
     """Check the store: is the log whole, and is nothing overdue, stranded or parked? Exit 1 when something is wrong."""
     async with _reading(session) as store:
-        found = await health.health(store, WallClock().now(), await _definitions(store, session.settings))
+        found = await health.health(store, WallClock().now(), await _runs(session.settings))
     session.answer(found.model_dump(mode="json"), render.health(found))
     return ExitCode.DONE if found.ok else ExitCode.FAILED
 
@@ -136,21 +133,13 @@ async def _reading(session: Session) -> AsyncIterator[Store]:
         await store.close()
 
 
-async def _definitions(store: Store, settings: Settings) -> frozenset[str]:
-    """The definitions in the log that a process under these settings can carry on: by saga, version and provider."""
+async def _runs(settings: Settings) -> frozenset[health.Runs]:
+    """What a process under these settings can carry out."""
     notify, notifier = bootstrap.make_notify(settings)
     if notifier is not None:
         await notifier.close()
     saga = bootstrap.booking_saga(settings, notify)
-    known: set[str] = set()
-    async for recorded in whole_log(store):
-        if recorded.type == DefinitionRegistered.type:
-            fact = decode(recorded)
-            assert isinstance(fact, DefinitionRegistered)
-            plan = SagaPlan.model_validate(fact.plan)
-            if (plan.name, plan.version, plan.provider) == (saga.name, saga.version, settings.provider_name):
-                known.add(fact.digest)
-    return frozenset(known)
+    return frozenset({(saga.name, saga.version, settings.provider_name)})
 
 
 def _masked(value: Any) -> Any:
