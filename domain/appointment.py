@@ -86,6 +86,8 @@ class Appointment:
     state: State = State.INIT
     parked: bool = False
     parked_reason: str = ""
+    stopped: bool = False
+    """Parked by the process itself: it asks what only an operator can answer."""
     reason: e.EndReason | None = None
     detail: str = ""
     tenant: str = ""
@@ -209,7 +211,7 @@ def evolve(before: Appointment, event: e.Event) -> Appointment:
         case e.OperatorActed():
             return _acted(now, event)
         case e.AppointmentParked():
-            return _but(now, parked=True, parked_reason=event.reason)
+            return _but(now, parked=True, parked_reason=event.reason, stopped=True)
         case e.AppointmentFailed() | e.AppointmentCancelled():
             return _but(now, reason=event.reason, forced=False, deferred_until=None)
         case _:
@@ -352,7 +354,8 @@ def _called_back(now: Appointment, event: e.CallbackReceived) -> Appointment:
 
 
 def _turned_back(now: Appointment, event: e.CancellationRequested | e.CompensationBegun | e.LateSuccess) -> Appointment:
-    now = _but(now, cleanup_until=event.cleanup_until, deferred_until=None, parked=False, parked_reason="")
+    now = _but(now, cleanup_until=event.cleanup_until, deferred_until=None)
+    now = _unparked(now)
     match event:
         case e.CancellationRequested():
             return _but(
@@ -394,22 +397,32 @@ def _acted(now: Appointment, event: e.OperatorActed) -> Appointment:
         case OperatorAction.PARK:
             return _but(now, parked=True, parked_reason=event.reason)
         case OperatorAction.RESUME:
-            return _but(now, parked=False, parked_reason="")
+            return _unparked(now)
         case OperatorAction.RETRY:
-            return _fresh_budget(_but(now, parked=False, parked_reason=""), event)
+            return _fresh_budget(now, event)
         case OperatorAction.SKIP:
-            return _skipped(_but(now, parked=False, parked_reason=""), event)
+            return _skipped(_unparked(now), event)
         case OperatorAction.FORCE_COMPLETE:
             # Where nothing is left to complete it only lets go of the park; a cancel to come is not forced.
-            return _but(now, parked=False, parked_reason="", forced=now.state not in SETTLED)
+            return _but(_unparked(now), forced=now.state not in SETTLED)
         case OperatorAction.COMPENSATE:
-            return _but(now, parked=False, parked_reason="")
+            return _unparked(now)
         case _:
             assert_never(event.action)
 
 
+def _unparked(now: Appointment) -> Appointment:
+    return _but(now, parked=False, parked_reason="", stopped=False)
+
+
 def _fresh_budget(now: Appointment, event: e.OperatorActed) -> Appointment:
+    answered = now.stopped
+    now = _unparked(now)
+
     def fresh(step: StepState) -> StepState:
+        if step.progress is Progress.ATTEMPT_FAILED and step.doubt_since is not None and not answered:
+            # Parked by hand before it was decided how the doubt is cleared: that decision is still to come.
+            return _but(step, forgiven=step.attempts)
         if step.progress in (Progress.WAITING, Progress.ATTEMPT_FAILED):
             return _but(step, progress=Progress.WAITING, forgiven=step.attempts, due_at=event.at)
         if step.progress in (Progress.PENDING, Progress.DOUBT):
