@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,6 +29,7 @@ class Adapter:
 
     provider: Provider
     at: Callable[[str], Provider] | None = None
+    name: str = ""
 
 
 async def local(stack: AsyncExitStack, folder: Path) -> Adapter:
@@ -70,13 +71,22 @@ async def _with_calendar(stack: AsyncExitStack, provider: CalDavProvider) -> Ada
 
 
 ADAPTERS = {f.__name__: f for f in (local, on_the_mock, on_radicale, on_radicale_without_sync, on_xandikos)}
+NOT_PROMISED = {
+    ("local", "silence_is_unknown"),
+    ("local", "refused_connection_is_retryable"),
+    ("on_radicale_without_sync", "listing_goes_on_from_its_token"),
+    ("on_radicale_without_sync", "unknown_token_is_expired"),
+}
+"""A provider in memory has no wire to cut; one without tokens lists without them. Nothing else may be left out."""
+
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=list(ADAPTERS))
 async def adapter(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Adapter]:
     async with AsyncExitStack() as stack:
-        yield await ADAPTERS[request.param](stack, tmp_path_factory.mktemp(request.param))
+        made = await ADAPTERS[request.param](stack, tmp_path_factory.mktemp(request.param))
+        yield replace(made, name=request.param)
 
 
 @pytest.mark.parametrize("name", Conformance.names)
@@ -90,9 +100,8 @@ async def test_keeps_the_promise(adapter: Adapter, name: str) -> None:
             silent=adapter.at(f"{silent}/") if adapter.at else None,
         )
         result = await suite.check(name)
-    if result.state == "skipped":
-        pytest.skip(result.detail)
-    assert result.state == "passed", result.detail
+    expected = "skipped" if (adapter.name, name) in NOT_PROMISED else "passed"
+    assert result.state == expected, result.detail
 
 
 class Forgetful(LocalProvider):
