@@ -17,9 +17,10 @@ from domain.lifecycle import State
 from providers.local import LocalProvider
 from saga.clock import WallClock
 from saga.definition import CalendarStep, Saga, Step
+from saga.entry import entry as entry_of
 from saga.inputs import Asked, Hold
 from saga.lanes import Lanes
-from saga.runtime import Runtime, _entry
+from saga.runtime import Runtime
 from saga.turn import turn
 from store.log_writer import INSERT_EVENT, PUT_WORK
 from store.sqlite import SqliteStore
@@ -47,7 +48,7 @@ def _rows(count: int) -> Iterator[tuple[tuple[object, ...], list[tuple[object, .
         command = COMMAND
         asked = Asked(command, Request(key=f"waiting-{n}"))
         turned = turn(Appointment(id), asked, now, plan, lambda _target, due=due: Hold("circuit_open", due))
-        entry = _entry(Appointment(id), turned)
+        entry = entry_of(Appointment(id), turned)
         assert entry.work is not None
         events = []
         for event in entry.events:

@@ -23,11 +23,12 @@ from domain.provider import BookingStatus, Outcome, Provider
 from saga import effects
 from saga.clock import Clock
 from saga.definition import Saga
+from saga.entry import entry, later
 from saga.inputs import Asked, CalledBack, CallEnded, Due, Hold, Input, Read, ReadEnded, Turn, Write
-from saga.lanes import Lanes, lane_key
+from saga.lanes import Lanes
 from saga.turn import turn
 from store.mapper import decode, encode
-from store.port import Append, OpenWork, RecordedEvent, Store
+from store.port import Append, OpenWork, Store
 
 CONFLICTS_MAX = 20
 CACHE_MAX = 10_000
@@ -139,7 +140,7 @@ class Runtime:
             if turned.effect is not None:
                 self.lanes.take(turned.effect.target, turned.state.tenant, now)
             try:
-                await self.store.append(_entry(before, turned))
+                await self.store.append(entry(before, turned))
             except ConcurrencyConflict:
                 self._forget(before, turned)
                 continue
@@ -309,8 +310,8 @@ class Runtime:
             state = await self.load(row.stream_id)
             plan = await self._plan(state.definition)
             if (plan.name, plan.version) not in self._sagas or plan.provider not in self._providers:
-                later = self.clock.now() + NOBODY_RUNS
-                await self.store.append(Append(row.stream_id, state.version, (), _later(row, later)))
+                due_at = self.clock.now() + NOBODY_RUNS
+                await self.store.append(Append(row.stream_id, state.version, (), later(row, due_at)))
                 return
             await self.give(row.stream_id, Due())
         except HistoryError:
@@ -324,7 +325,7 @@ class Runtime:
         row = await self.store.work(appointment)
         if row is not None:
             recorded = await self.store.events(appointment)
-            await self.store.append(Append(appointment, len(recorded), (), _later(row, None)))
+            await self.store.append(Append(appointment, len(recorded), (), later(row, None)))
 
     async def _sleep(self) -> None:
         now = self.clock.now()
@@ -367,42 +368,3 @@ class Runtime:
         except ConcurrencyConflict:
             return False
         return False
-
-
-def _later(row: OpenWork, due_at: datetime | None) -> OpenWork:
-    return OpenWork(
-        stream_id=row.stream_id,
-        tenant=row.tenant,
-        lane="",
-        due_at=due_at,
-        starts_at=row.starts_at,
-        deadline_at=None,
-        parked=due_at is None,
-        version=row.version,
-    )
-
-
-def _entry(before: Appointment, turned: Turn) -> Append:
-    state = turned.state
-    events: tuple[RecordedEvent, ...] = tuple(
-        encode(state.id, version, event) for version, event in enumerate(turned.events, before.version + 1)
-    )
-    return Append(state.id, before.version, events, _open_work(turned))
-
-
-def _open_work(turned: Turn) -> OpenWork | None:
-    state, wake = turned.state, turned.wake
-    if wake is None and not state.parked:
-        return None
-    assert state.details is not None
-    return OpenWork(
-        stream_id=state.id,
-        tenant=state.tenant,
-        lane=lane_key(wake.lane, state.tenant) if wake and state.in_flight is None else "",
-        due_at=wake.at if wake else None,
-        starts_at=state.details.start,
-        deadline_at=wake.deadline_at if wake else None,
-        in_flight=state.in_flight is not None,
-        parked=state.parked,
-        version=state.version,
-    )

@@ -11,6 +11,7 @@ import simulation.redecide
 from simulation.faulty_store import FaultyStore
 from simulation.simulate import simulate
 
+import saga.entry
 import saga.interpret
 import saga.lanes
 import saga.process
@@ -103,12 +104,12 @@ def test_a_store_that_does_not_check_the_expected_version() -> None:
 
 
 def test_a_timer_that_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    written = saga.runtime._open_work
+    written = saga.entry._open_work
 
     def lost(turned: Any) -> OpenWork | None:
         return written(turned) if turned.effect is not None or turned.state.parked else None
 
-    monkeypatch.setattr(saga.runtime, "_open_work", lost)
+    monkeypatch.setattr(saga.entry, "_open_work", lost)
     found_by("G6")
 
 
