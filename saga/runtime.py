@@ -318,6 +318,17 @@ class Runtime:
             await self._set_aside(row.stream_id)
         except ConcurrencyConflict:
             self._cache.pop(row.stream_id, None)
+        except StoreUnavailable:
+            raise
+        except Exception as fault:
+            # A fault in our own code, met by this appointment alone: it tries again later, and the others go on now.
+            asyncio.get_running_loop().call_exception_handler({"message": "a turn failed", "exception": fault})
+            await self._put_off(row)
+
+    async def _put_off(self, row: OpenWork) -> None:
+        self._cache.pop(row.stream_id, None)
+        version = len(await self.store.events(row.stream_id))
+        await self.store.append(Append(row.stream_id, version, (), later(row, self.clock.now() + NOBODY_RUNS)))
 
     async def _set_aside(self, appointment: UUID) -> None:
         """A stream that cannot be read is parked by its row alone; the others go on."""
