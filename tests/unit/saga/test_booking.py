@@ -28,11 +28,13 @@ from given_when_then import (
     with_calendar,
 )
 
-from domain.commands import PolicyOverride
+from domain.commands import PolicyOverride, Request
 from domain.definition import RetryPolicy
-from domain.errors import KeyReused
+from domain.errors import HistoryError, KeyReused
 from domain.events import AppointmentFailed, EndReason
 from domain.provider import Confirmed, Rejected, Retryable
+from saga import turn as turn_module
+from saga.inputs import Asked
 
 
 def test_a_request_is_recorded_and_the_provider_called_in_one_turn() -> None:
@@ -187,3 +189,16 @@ def test_the_stream_remembers_the_definition_that_it_began_with() -> None:
     assert given(*REQUESTED).state.definition == PLAN.digest
     assert given(*REQUESTED).state.details is not None
     assert given(*REQUESTED).state.details.summary == BOOK.summary
+
+
+def test_where_the_provider_is_to_call_back_is_recorded_with_the_request() -> None:
+    url = "https://desk.example/v1/callbacks/main"
+    then = given().when(Asked(BOOK, Request(key="key-1", callback_url=url)))
+    assert then.turn.state.details is not None
+    assert then.turn.state.details.callback_url == url
+
+
+def test_a_process_that_comes_to_no_rest_is_a_fault_of_that_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turn_module, "next_move", lambda view: retry(view.now, at=view.now))
+    with pytest.raises(HistoryError, match="no rest after 50 decisions"):
+        given(*CREATING).when(answered(Retryable(reason="503")))

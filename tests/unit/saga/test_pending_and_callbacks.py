@@ -213,3 +213,18 @@ def test_a_callback_during_the_cancel_leaves_the_cancel_alone() -> None:
 
 def test_a_lean_booking_is_enough_to_go_on() -> None:
     given(*CREATING, succeeded(booking=lean(booking()))).when(DUE).calls("notify")
+
+
+@pytest.mark.parametrize(
+    ("status", "version", "ref"), [("cancelled", 5, "bk-0"), ("accepted", 1, "bk-1"), ("cancelled", 1, "bk-1")]
+)
+def test_an_early_callback_about_another_booking_or_no_newer_than_the_answer_is_not_believed_over_it(
+    status: str, version: int, ref: str
+) -> None:
+    then = given(*CREATING).when(told(status, version, ref=ref), after(5))
+    then.when(answered(Confirmed(booking=booking(version=max(1, version - 4)))), after(9)).calls("notify")
+
+
+def test_an_early_acceptance_that_is_older_than_the_pending_answer_is_not_believed() -> None:
+    then = given(*CREATING).when(told("accepted", 1), after(5))
+    then.when(answered(Pending(booking=booking("pending", 2))), after(9)).is_("pending")

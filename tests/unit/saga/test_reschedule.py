@@ -205,3 +205,8 @@ def test_a_failed_move_can_be_asked_for_again() -> None:
 
 def test_the_request_names_the_new_times() -> None:
     assert given(*CONFIRMED).when(reschedule()).turn.events[0] == move_requested()
+
+
+def test_past_the_deadline_a_retry_of_an_unknown_move_becomes_a_look() -> None:
+    stream = (*MOVING, failed(operation="reschedule"), retry(DEADLINE, operation="reschedule"))
+    given(*stream).when(DUE, DEADLINE).then(doubt("deadline_exceeded", "reschedule")).reads("lookup")
