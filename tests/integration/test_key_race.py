@@ -1,4 +1,4 @@
-"""One key, one appointment (G5): two hundred at once, on a real file; with a control that makes two hundred."""
+"""One key, one appointment (G5): two hundred at once, on a real file; and the test would see it if it were not so."""
 
 import asyncio
 import random
