@@ -196,6 +196,10 @@ class Runtime:
             return state
         future: asyncio.Future[Appointment] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(appointment, []).append(future)
+        state = self._cache.get(appointment, state)
+        if state.state in SETTLED or state.parked:
+            # It ended while it was being loaded.
+            future.set_result(state)
         try:
             async with asyncio.timeout(timeout_s):
                 return await future

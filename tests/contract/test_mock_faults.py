@@ -85,8 +85,9 @@ async def test_delayed_is_answered_late_and_applied_when_told(
     mock.script("create", "delayed", delay_ms=100, apply=apply)
     began = time.monotonic()
     running = asyncio.create_task(client.create())
-    await asyncio.sleep(0.04)
-    assert mock.live() == early
+    while not mock.calls().get("create") or mock.live() != early:
+        assert not running.done()
+        await asyncio.sleep(0.002)
     assert (await running).status == (503 if apply == "never" else 201)
     assert time.monotonic() - began >= 0.1
     assert mock.live() == (0 if apply == "never" else 1)
