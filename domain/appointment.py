@@ -188,7 +188,8 @@ def evolve(before: Appointment, event: e.Event) -> Appointment:
             return _but(now, deferred_until=event.until)
         case e.StepInDoubt():
             step = _operation(now, event.step, event.operation)
-            since = step.doubt_since or event.at
+            moved = now.move_step.doubt_since if state in BACKWARD and now.move_step else None
+            since = step.doubt_since or max(moved or event.at, event.at)
             step = _but(step, progress=Progress.DOUBT, give_up=event.reason, due_at=event.at, doubt_since=since)
             # Turned back, a move that may have given the booking a new reference is settled by the same look-up.
             return _with(_but(now, move_step=None) if state in BACKWARD else now, step, event.operation)

@@ -170,6 +170,13 @@ def _found(
             )
             return seen, moved
         return seen, _missing(state, doubted, step, ended.began, now)
+    if state.state in BACKWARD and booking.status not in LIVE:
+        # It may have been moved to another reference, which a search shows later, and a read by reference never.
+        missing = _missing(state, doubted, step, ended.began, now)
+        if missing.trusted and step.lookup:
+            return (seen,)
+        again = now + timedelta(milliseconds=max(step.settle_ms, step.poll_ms))
+        return (missing.model_copy(update={"trusted": False, "look_at": max(missing.look_at, again)}),)
     if state.state in BACKWARD or (state.deadline_at is not None and now >= state.deadline_at):
         return (seen,)
     match booking.status:

@@ -12,6 +12,7 @@ from domain.appointment import Appointment, Progress, StepState
 from domain.definition import RetryPolicy, SagaPlan, StepPlan
 from domain.identity import operation_id
 from domain.lifecycle import BACKWARD, FORWARD, SETTLED, State
+from domain.provider import BookingStatus
 from saga.definition import with_override
 from saga.inputs import Gates, Read, Wake, Write
 
@@ -168,6 +169,10 @@ def _doubt(course: Course, now: datetime, reason: e.EndReason | None) -> e.Event
 
 def _give_up(view: View, reason: e.EndReason, detail: str = "") -> e.Event:
     if view.state.state is State.RESCHEDULING:
+        booking = view.state.action(view.plan.booking_step.name).booking
+        if booking is not None and booking.status in (BookingStatus.CANCELLED, BookingStatus.REJECTED):
+            # It stands neither at the old time nor, as far as can be seen, at the new one.
+            return e.AppointmentParked(at=view.now, reason=f"the move failed, and the booking is {booking.status}")
         return e.RescheduleFailed(at=view.now, reason=reason, detail=detail)
     cleanup_until = view.now + timedelta(milliseconds=view.plan.cleanup_ms)
     return e.CompensationBegun(at=view.now, reason=reason, detail=detail, cleanup_until=cleanup_until)
@@ -236,7 +241,7 @@ def _backward(view: View) -> Move:
             if view.now >= state.cleanup_until:
                 return e.AppointmentParked(at=view.now, reason=f"{step.name}: the time for cleaning up is spent")
             course = Course(step, e.Operation.COMPENSATION, undo, step.undo_retry, state.cleanup_until)
-            if step.books and step.lookup and undo.progress is Progress.READY and _may_have_moved(state):
+            if step.books and undo.progress is Progress.READY and _may_have_moved(state):
                 return e.StepInDoubt(at=view.now, step=step.name)
             known = action.progress in (Progress.DONE, Progress.PENDING)
             return _undo(view, course) if known else _clear_doubt(view, course, action)
@@ -250,7 +255,7 @@ def _may_have_moved(state: Appointment) -> bool:
 
 def _clear_doubt(view: View, course: Course, action: StepState) -> Move:
     step = course.step
-    if not step.lookup:
+    if not step.lookup and not (step.books and action.booking is not None):
         if step.books:
             return e.AppointmentParked(at=view.now, reason=f"{step.name}: outcome unknown, and it cannot be looked up")
         # Until the settle delay is over the action may still take effect: undone before, it would stay.
