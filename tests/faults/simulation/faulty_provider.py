@@ -61,6 +61,8 @@ class Manner:
     never_settles_share: float = 0.05
     rejects_share: float = 0.15
     settles_within_s: float = 6.0
+    renames: bool = False
+    """A move makes another booking."""
     very_late_share: float = 0.0
     """How many of its late effects come later than the settle delay; only one that calls back may do so."""
 
@@ -75,7 +77,7 @@ class Manner:
             settle_ms=rng.choice((300, 1_000, 2_000)),
         )
         late = rng.choice((0.3, 0.9)) if resend and callbacks else 0.0
-        return cls(able, rng.choice((0.0, 0.0, 0.3, 1.0)), very_late_share=late)
+        return cls(able, rng.choice((0.0, 0.0, 0.3, 1.0)), renames=rng.random() < 0.3, very_late_share=late)
 
 
 class FaultyProvider:
@@ -87,7 +89,7 @@ class FaultyProvider:
         self.name, self.capabilities = name, manner.capabilities
         self.rng, self.manner, self._seen, self._call_back = rng, manner, seen, call_back
         self.network = Network(rng, weather, manner.capabilities.settle_ms)
-        self.ledger = Ledger(manner.capabilities.resend, self._now_s, self._changed)
+        self.ledger = Ledger(manner.capabilities.resend, manner.renames, self._now_s, self._changed)
         self._webhooks = 0
 
     async def create(self, call: Call, details: BookingDetails) -> WriteOutcome:

@@ -1,7 +1,7 @@
 """The provider's own books: the oracle. Knows nothing of sagas; notes at once whatever must never be."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from domain.provider import (
@@ -28,6 +28,7 @@ class Record:
     status: BookingStatus
     start: datetime
     end: datetime
+    moved_from: int = 0
     version: int = 1
     visible_s: float = 0.0
     """Listings and searches show it from then on."""
@@ -53,9 +54,14 @@ class Record:
 
 @dataclass
 class Ledger:
-    """All bookings of one provider. `idempotent`: one booking to an operation id and to a client reference."""
+    """All bookings of one provider.
+
+    `idempotent`: one booking to an operation id and to a client reference. `renames`: a move cancels the booking and
+    makes another, under a reference of its own, as some booking systems do.
+    """
 
     idempotent: bool
+    renames: bool
     now_s: Callable[[], float]
     changed: Callable[[Record], None] = lambda _record: None
     records: list[Record] = field(default_factory=list)
@@ -70,7 +76,7 @@ class Ledger:
         """Book."""
         known = self.by_ref.get(client_ref, [])
         if self.idempotent and known:
-            record = known[0]
+            record = known[-1]
             if record.asked != details:
                 return Rejected(reason="the key was used for another booking", conflict=True)
             if not record.live:
@@ -114,14 +120,33 @@ class Ledger:
     def reschedule(self, provider_ref: str, etag: str | None, start: datetime, end: datetime) -> WriteOutcome:
         """Move; a repeat is confirmed, a stale etag refused."""
         record = self.get(provider_ref)
+        if record is not None and record.status is BookingStatus.CANCELLED:
+            moved = next(
+                (r for r in self.records if r.moved_from == record.number and (r.start, r.end) == (start, end)), None
+            )
+            if moved and moved.live:
+                return Confirmed(booking=moved.booking(), replayed=True)
         if record is None or not record.live:
             return Rejected(reason="there is no live booking to move")
         if (record.start, record.end) == (start, end):
             return Confirmed(booking=record.booking(), replayed=True)
         if etag is not None and etag != f'"{record.version}"':
             return Rejected(reason="stale etag", conflict=True)
-        self._change(record, start=start, end=end)
+        if self.renames:
+            record = self._rename(record, start, end)
+        else:
+            self._change(record, start=start, end=end)
         return Confirmed(booking=record.booking())
+
+    def _rename(self, record: Record, start: datetime, end: datetime) -> Record:
+        new = replace(record, number=len(self.records) + 1, start=start, end=end, version=1, moved_from=record.number)
+        new.visible_s = self.now_s()
+        record.status, record.version = BookingStatus.CANCELLED, record.version + 1
+        self.records.append(new)
+        self.by_ref[record.client_ref].append(new)
+        self._note(new, f"moved from bk_{record.number}")
+        self._note(record, "moved away")
+        return new
 
     def get(self, provider_ref: str) -> Record | None:
         """By the provider's own reference."""

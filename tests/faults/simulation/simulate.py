@@ -65,7 +65,8 @@ def history(run: Run, appointment: str = "") -> str:
     head = [
         f"seed {run.seed}: {len(run.violations)} violations",
         *(f"  {text}" for text in run.violations),
-        f"provider: resend={able.resend} lookup={able.lookup} callbacks={able.callbacks} settle={able.settle_ms}ms",
+        f"provider: resend={able.resend} lookup={able.lookup} callbacks={able.callbacks} settle={able.settle_ms}ms"
+        f" renames={world.provider.manner.renames}",
         f"deposit: idempotent={world.deposit.idempotent} searchable={world.deposit.searchable}",
         f"steps: {[step.name for step in world.plan.steps]}",
     ]
