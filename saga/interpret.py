@@ -1,5 +1,6 @@
 """From an input to facts: what an answer, a callback or a due time says about an appointment. Pure."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import assert_never
 
@@ -172,6 +173,9 @@ def _found(
         return seen, _missing(state, doubted, step, ended.began, now)
     if state.state in BACKWARD and booking.status not in LIVE:
         # It may have been moved to another reference, which a search shows later, and a read by reference never.
+        known = doubted.booking
+        if known is not None and known.provider_ref == booking.provider_ref:
+            doubted = replace(doubted, booking=booking)
         missing = _missing(state, doubted, step, ended.began, now)
         if missing.trusted and step.lookup:
             return (seen,)
