@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 import simulation.redecide
@@ -20,7 +21,7 @@ import saga.turn
 from domain import events as e
 from domain.appointment import Appointment, Progress, StepState
 from domain.definition import SagaPlan
-from domain.errors import AppointmentsError
+from domain.errors import ConcurrencyConflict
 from domain.identity import operation_id
 from domain.lifecycle import ENDED
 from saga.inputs import CalledBack, Hold, Wake
@@ -52,19 +53,26 @@ def plant(monkeypatch: pytest.MonkeyPatch, next_move: Callable[[View], Move]) ->
 
 
 class HastyStore(FaultyStore):
-    """Acknowledges before it is durable."""
+    """Acknowledges before it is durable; else a good store."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.tips: dict[UUID, int] = {}
+        self.writes: list[asyncio.Task[int]] = []
 
     async def append(self, entry: Append) -> int:
-        async def write() -> None:
-            try:
-                await super(HastyStore, self).append(entry)
-            except AppointmentsError:
-                return
-
-        self._writes = getattr(self, "_writes", [])
-        self._writes.append(asyncio.get_running_loop().create_task(write()))
-        await asyncio.sleep(0)
+        tip = self.tips.get(entry.stream_id)
+        if tip is None:
+            tip = len(await self.events(entry.stream_id))
+        if entry.expected_version != tip:
+            raise ConcurrencyConflict("moved on")
+        self.tips[entry.stream_id] = tip + len(entry.events)
+        self.writes.append(asyncio.get_running_loop().create_task(super().append(entry)))
+        await asyncio.sleep(0.0001)
         return 0
+
+    def _commit(self, entry: Append, fault: str, done: "asyncio.Future[int]") -> None:
+        super()._commit(entry, fault if fault.startswith("crash") else "", done)
 
 
 def test_acknowledged_before_durable() -> None:

@@ -101,7 +101,7 @@ class Network:
                 seen = look()
                 await asyncio.sleep(rng.uniform(0, 0.02))
                 return seen
-            case "timeout_lost" | "timeout_applied":
+            case "timeout_lost" | "timeout_applied" | "timeout_late":
                 await asyncio.sleep(timeout_s)
                 return Unknown(reason="timeout")
             case "raises":

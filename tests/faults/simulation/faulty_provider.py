@@ -76,7 +76,7 @@ class Manner:
             callbacks=callbacks,
             settle_ms=rng.choice((300, 1_000, 2_000)),
         )
-        late = rng.choice((0.3, 0.9)) if resend and callbacks else 0.0
+        late = rng.choice((0.3, 1.0)) if resend and callbacks else 0.0
         return cls(able, rng.choice((0.0, 0.0, 0.3, 1.0)), renames=rng.random() < 0.3, very_late_share=late)
 
 
@@ -98,7 +98,7 @@ class FaultyProvider:
         lag_s = self.rng.uniform(0, LAG_SHARE * self.capabilities.settle_ms / 1_000)
         very_late_s = 0.0
         if self.rng.random() < self.manner.very_late_share:
-            very_late_s = self.capabilities.settle_ms / 1_000 + self.rng.uniform(0, 10)
+            very_late_s = self.capabilities.settle_ms / 1_000 + self.rng.uniform(0, 20)
         return await self.network.write(
             call,
             lambda: self.ledger.create(call.operation_id, call.client_ref, details, pending, lag_s),

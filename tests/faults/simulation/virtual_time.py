@@ -14,13 +14,26 @@ class Deadlock(Exception):
     """Nothing is ready and no timer is set: the system under test would wait for ever."""
 
 
+class Livelock(Exception):
+    """The system under test is busy for ever at one instant."""
+
+
+BUSY_MAX = 100_000
+"""Rounds of the loop without any time passing."""
+
+
 class _JumpingSelector(selectors.SelectSelector):
     now = 0.0
+    busy = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Wait for nobody: let the time pass."""
         if timeout is None:
             raise Deadlock("nothing is ready and no timer is set")
+        self.busy = 0 if timeout > 0 else self.busy + 1
+        if self.busy > BUSY_MAX:
+            self.busy = 0
+            raise Livelock(f"{BUSY_MAX} rounds, and still {self.now:.6f}s")
         self.now += max(timeout, 0.0)
         return []
 

@@ -25,7 +25,15 @@ WRITE_FAULTS = (
     "overrun",
 )
 READ_FAULTS = ("slow", "timeout_lost", "unavailable", "refused_connection", "throttled", "raises", "overrun")
-OUTAGES = ("unavailable", "refused_connection", "timeout_lost", "locked", "throttled", "timeout_applied")
+OUTAGES = (
+    "unavailable",
+    "refused_connection",
+    "timeout_lost",
+    "locked",
+    "throttled",
+    "timeout_applied",
+    "timeout_late",
+)
 
 
 @dataclass(frozen=True)
