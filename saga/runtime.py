@@ -7,6 +7,7 @@ next input. Open-work rows are the timers, the queue and the recovery list.
 import asyncio
 from collections import OrderedDict
 from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Protocol
@@ -201,16 +202,27 @@ class Runtime:
             # It ended while it was being loaded.
             future.set_result(state)
         try:
-            async with asyncio.timeout(timeout_s):
-                return await future
-        except TimeoutError:
-            return await self.load(appointment)
+            return await self._first_known(appointment, future, timeout_s)
         finally:
             waiting = self._waiting.get(appointment, [])
             if future in waiting:
                 waiting.remove(future)
                 if not waiting:
                     del self._waiting[appointment]
+
+    async def _first_known(self, appointment: UUID, told: asyncio.Future[Appointment], timeout_s: float) -> Appointment:
+        """Whichever comes first: this process tells of the end, the log shows it, or the time is over."""
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + timeout_s
+        while (left_s := ends_at - loop.time()) > 0:
+            if (await asyncio.wait((told,), timeout=min(left_s, POLL_S)))[0]:
+                return told.result()
+            # An append whose answer was lost has told nobody.
+            with suppress(StoreUnavailable):
+                state = await self.load(appointment)
+                if state.state in SETTLED or state.parked:
+                    return state
+        return await self.load(appointment)
 
     async def _plan(self, digest: str) -> SagaPlan:
         plan = self._plans.get(digest)
