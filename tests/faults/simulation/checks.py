@@ -18,6 +18,9 @@ from simulation.world import World
 from store.mapper import decode
 from store.port import RecordedEvent
 
+CALLS_PER_SECOND_MAX = 20
+"""Of one operation for one appointment, crashes and duplicates included; a loop without a pause makes hundreds."""
+
 
 @dataclass
 class Evidence:
@@ -215,6 +218,13 @@ def _deadlines(seen: Evidence) -> Iterator[str]:
             yield f"{id} ended without a reason"
 
 
+def _pace(seen: Evidence) -> Iterator[str]:
+    calls = Counter((sent.client_ref, sent.operation, int(sent.at_s)) for sent in seen.world.sent)
+    for (ref, operation, second), count in calls.items():
+        if count > CALLS_PER_SECOND_MAX:
+            yield f"{ref}: {count} times {operation} in second {second}"
+
+
 CHECKS = {
     "G1": _acknowledged,
     "G2": _net_effect,
@@ -225,4 +235,5 @@ CHECKS = {
     "G7": _replay,
     "OPERATIONS": _operations,
     "DEADLINE": _deadlines,
+    "PACE": _pace,
 }

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from random import Random
 from typing import Any, TypeVar
 from uuid import UUID
@@ -38,6 +38,8 @@ CANARY_AT_S = FAULTS_END_S + 4.0
 HORIZON_S = CANARY_AT_S + (DEADLINE_MS + CLEANUP_MS) / 1_000 + 15.0
 """By then every budget is spent."""
 DELIVERIES_MAX = 100
+WAKES_WITHIN = timedelta(seconds=2)
+"""Who waits for an end is told so soon after it, even if the store was in trouble then."""
 ENDS = (e.AppointmentFailed.type, e.AppointmentCancelled.type)
 WRITES = frozenset({"create", "cancel", "reschedule", "hold", "release", "tell"})
 
@@ -186,7 +188,9 @@ class World:
         await process.runtime.stop()
         for task in self.tasks:
             task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
+        for outcome in await asyncio.gather(*self.tasks, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                self.faults.append(f"somebody met {outcome!r}")
 
     def _left(self) -> bool:
         return any(row.due_at is not None for row in at_once(self.medium.open_work()))
@@ -284,13 +288,21 @@ class World:
     async def _until_settled(self, appointment: UUID) -> None:
         for _ in range(20):
             process = await self._running()
+            since = self.clock.now()
             try:
                 state = await process.through(process.runtime.settled(appointment, 5.0))
             except (StoreUnavailable, Crashed):
                 await asyncio.sleep(0.5)
                 continue
             if state.state in SETTLED:
+                self._check_prompt(appointment, state.updated_at, since)
                 return
+
+    def _check_prompt(self, appointment: UUID, ended_at: datetime | None, since: datetime) -> None:
+        assert ended_at is not None
+        late = self.clock.now() - max(ended_at, since)
+        if late > WAKES_WITHIN:
+            self.faults.append(f"{self.loop.time():.3f}s: who waited for {appointment} was told {late} late")
 
     # -- services ------------------------------------------------------------------------------------------------
 
