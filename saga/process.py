@@ -241,8 +241,12 @@ def _backward(view: View) -> Move:
             if view.now >= state.cleanup_until:
                 return e.AppointmentParked(at=view.now, reason=f"{step.name}: the time for cleaning up is spent")
             course = Course(step, e.Operation.COMPENSATION, undo, step.undo_retry, state.cleanup_until)
-            if step.books and undo.progress is Progress.READY and _may_have_moved(state):
+            not_begun = step.books and undo.progress is Progress.READY
+            if not_begun and _may_have_moved(state):
                 return e.StepInDoubt(at=view.now, step=step.name)
+            if not_begun and not step.lookup and _lost_in_a_move(state, action):
+                reason = f"{step.name}: the booking was moved to where it cannot be looked up"
+                return e.AppointmentParked(at=view.now, reason=reason)
             known = action.progress in (Progress.DONE, Progress.PENDING)
             return _undo(view, course) if known else _clear_doubt(view, course, action)
     return _end(view)
@@ -251,6 +255,12 @@ def _backward(view: View) -> Move:
 def _may_have_moved(state: Appointment) -> bool:
     """A cancel overtook a move of unknown outcome: the booking may have another reference by now."""
     return state.move_step is not None and state.move_step.doubt_since is not None
+
+
+def _lost_in_a_move(state: Appointment, action: StepState) -> bool:
+    """A move was under way, and what is known of is cancelled: another may stand in its place."""
+    booking = action.booking
+    return state.move_step is not None and booking is not None and booking.status is BookingStatus.CANCELLED
 
 
 def _clear_doubt(view: View, course: Course, action: StepState) -> Move:
