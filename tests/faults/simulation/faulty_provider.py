@@ -127,7 +127,7 @@ class FaultyProvider:
         self._record("reschedule", call)
         return await self.network.write(
             call,
-            lambda: self.ledger.reschedule(provider_ref, etag, details.start, details.end),
+            lambda: self.ledger.reschedule(call.operation_id, provider_ref, etag, details.start, details.end),
             self._rejected,
         )
 

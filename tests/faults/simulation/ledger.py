@@ -66,6 +66,8 @@ class Ledger:
     changed: Callable[[Record], None] = lambda _record: None
     records: list[Record] = field(default_factory=list)
     by_ref: dict[str, list[Record]] = field(default_factory=dict)
+    moves: set[str] = field(default_factory=set)
+    """Operation ids of moves that have been made."""
     faults: list[tuple[str, str]] = field(default_factory=list)
     """What must never be: more than one live booking of one appointment."""
     story: list[tuple[float, str]] = field(default_factory=list)
@@ -117,9 +119,13 @@ class Ledger:
         self._change(record, status=BookingStatus.CANCELLED)
         return Confirmed(booking=record.booking())
 
-    def reschedule(self, provider_ref: str, etag: str | None, start: datetime, end: datetime) -> WriteOutcome:
-        """Move; a repeat is confirmed, a stale etag refused."""
+    def reschedule(
+        self, operation_id: str, provider_ref: str, etag: str | None, start: datetime, end: datetime
+    ) -> WriteOutcome:
+        """Move; a repeat is confirmed, a stale etag refused. A repeat that comes late undoes no later move."""
         record = self.get(provider_ref)
+        if self.idempotent and not self.renames and operation_id in self.moves and record is not None:
+            return Confirmed(booking=record.booking(), replayed=True)
         if record is not None and record.status is BookingStatus.CANCELLED:
             moved = next(
                 (r for r in self.records if r.moved_from == record.number and (r.start, r.end) == (start, end)), None
@@ -132,6 +138,7 @@ class Ledger:
             return Confirmed(booking=record.booking(), replayed=True)
         if etag is not None and etag != f'"{record.version}"':
             return Rejected(reason="stale etag", conflict=True)
+        self.moves.add(operation_id)
         if self.renames:
             record = self._rename(record, start, end)
         else:
