@@ -1,6 +1,5 @@
 """From an input to facts: what an answer, a callback or a due time says about an appointment. Pure."""
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import assert_never
 
@@ -165,22 +164,17 @@ def _found(
     seen = e.BookingFound(at=now, step=step.name, booking=booking)
     if state.state is State.RESCHEDULING:
         assert state.moving is not None
-        if (booking.start, booking.end) == (state.moving.start, state.moving.end):
+        there = (booking.start, booking.end) == (state.moving.start, state.moving.end)
+        if there and booking.status in LIVE:
             moved = e.StepSucceeded(
                 at=now, step=step.name, operation=e.Operation.RESCHEDULE, booking=booking, via="lookup"
             )
             return seen, moved
         return seen, _missing(state, doubted, step, ended.began, now)
-    if state.state in BACKWARD and booking.status not in LIVE:
-        # It may have been moved to another reference, which a search shows later, and a read by reference never.
-        known = doubted.booking
-        if known is not None and known.provider_ref == booking.provider_ref:
-            doubted = replace(doubted, booking=booking)
+    if state.state in BACKWARD and not _conclusive(state, doubted, step, ended.began, booking):
         missing = _missing(state, doubted, step, ended.began, now)
-        if missing.trusted and step.lookup:
-            return (seen,)
-        again = now + timedelta(milliseconds=max(step.settle_ms, step.poll_ms))
-        return (missing.model_copy(update={"trusted": False, "look_at": max(missing.look_at, again)}),)
+        again = missing.look_at if missing.look_at > now else now + _pause(step)
+        return (missing.model_copy(update={"trusted": False, "look_at": again}),)
     if state.state in BACKWARD or (state.deadline_at is not None and now >= state.deadline_at):
         return (seen,)
     match booking.status:
@@ -196,20 +190,42 @@ def _found(
             assert_never(booking.status)
 
 
+def _conclusive(
+    state: Appointment, doubted: StepState, step: StepPlan, began: datetime, booking: ProviderBooking
+) -> bool:
+    """Whether what was seen, turned back, is all there is: a move that is still out may put another in its place."""
+    known, alive = doubted.booking, booking.status in LIVE
+    same = known is not None and known.provider_ref == booking.provider_ref
+    if alive and not same:
+        return True
+    if began < _settled_at(state, doubted, step, began):
+        return False
+    # What has ended may have been moved: a search would show where to, a read by reference never.
+    return alive or (step.lookup and (same or known is None or known.status not in LIVE))
+
+
 def _missing(
     state: Appointment, doubted: StepState, step: StepPlan, began: datetime, now: datetime
 ) -> e.BookingMissing:
-    """Absence is believed once the settle delay has passed; and, while an earlier call ran, not before the deadline."""
-    settled_at = (doubted.doubt_since or began) + timedelta(milliseconds=step.settle_ms)
-    deadline_at = state.moving.deadline_at if state.moving else state.deadline_at
-    if doubted.in_flight_seen and deadline_at is not None:
-        settled_at = max(settled_at, deadline_at)
-    # A search may lag behind a callback that has said that it is there.
+    """Absence is believed once the settle delay has passed, unless a callback has said that it is there."""
+    settled_at = _settled_at(state, doubted, step, began)
+    # A search may lag behind a callback.
     told = doubted.booking is not None and doubted.booking.status in LIVE
     trusted = began >= settled_at and not told
-    again = now + timedelta(milliseconds=max(step.settle_ms, step.poll_ms))
+    again = now + _pause(step)
     look_at = now if trusted else settled_at if now < settled_at < again else again
     return e.BookingMissing(at=now, step=step.name, trusted=trusted, look_at=look_at)
+
+
+def _settled_at(state: Appointment, doubted: StepState, step: StepPlan, began: datetime) -> datetime:
+    """From when on a look-up shows the last of a call's effects; while an earlier call ran, not before the deadline."""
+    settled_at = (doubted.doubt_since or began) + timedelta(milliseconds=step.settle_ms)
+    deadline_at = state.moving.deadline_at if state.moving else state.deadline_at
+    return max(settled_at, deadline_at) if doubted.in_flight_seen and deadline_at is not None else settled_at
+
+
+def _pause(step: StepPlan) -> timedelta:
+    return timedelta(milliseconds=max(step.settle_ms, step.poll_ms))
 
 
 def called_back(state: Appointment, told: CalledBack, now: datetime, plan: SagaPlan) -> tuple[e.Event, ...]:
