@@ -7,7 +7,6 @@ next input. Open-work rows are the timers, the queue and the recovery list.
 import asyncio
 from collections import OrderedDict
 from collections.abc import Coroutine, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Protocol
@@ -213,15 +212,19 @@ class Runtime:
     async def _first_known(self, appointment: UUID, told: asyncio.Future[Appointment], timeout_s: float) -> Appointment:
         """Whichever comes first: this process tells of the end, the log shows it, or the time is over."""
         loop = asyncio.get_running_loop()
-        ends_at = loop.time() + timeout_s
+        ends_at, look_after_s = loop.time() + timeout_s, POLL_S
         while (left_s := ends_at - loop.time()) > 0:
-            if (await asyncio.wait((told,), timeout=min(left_s, POLL_S)))[0]:
+            if (await asyncio.wait((told,), timeout=min(left_s, look_after_s)))[0]:
                 return told.result()
             # An append whose answer was lost has told nobody.
-            with suppress(StoreUnavailable):
+            try:
                 state = await self.load(appointment)
-                if state.state in SETTLED or state.parked:
-                    return state
+            except StoreUnavailable:
+                look_after_s = STORE_RETRY_S
+                continue
+            if state.state in SETTLED or state.parked:
+                return state
+            look_after_s = POLL_S
         return await self.load(appointment)
 
     async def _plan(self, digest: str) -> SagaPlan:

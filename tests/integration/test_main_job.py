@@ -10,7 +10,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -71,20 +72,29 @@ class Job:
 
     def finish(self, *more: str) -> tuple[int, str]:
         """Run it to its end: exit code and everything that it printed."""
-        job = self.begin(*more)
-        out, _ = job.communicate(timeout=ENDS_WITHIN_S)
+        with self.running(*more) as job:
+            out, _ = job.communicate(timeout=ENDS_WITHIN_S)
         return job.returncode, out
+
+    @contextmanager
+    def running(self, *more: str) -> "Iterator[subprocess.Popen[str]]":
+        """A job that is gone afterwards, also when the test fails meanwhile."""
+        with self.begin(*more) as job:
+            try:
+                yield job
+            finally:
+                if job.poll() is None:
+                    os.killpg(job.pid, signal.SIGKILL)
 
     def kill_after(self, lines: int, wait_s: float, *, group: bool, before: Callable[[], None] = lambda: None) -> str:
         """Kill it -9 a moment after it has printed so many lines; what it had printed."""
-        job = self.begin()
-        assert job.stdout is not None
-        printed = "".join(job.stdout.readline() for _ in range(lines))
-        time.sleep(wait_s)  # the moment is the point of the test, and seeded
-        before()
-        os.kill(-job.pid if group else job.pid, signal.SIGKILL)
-        job.wait(timeout=ENDS_WITHIN_S)
-        job.stdout.close()
+        with self.running() as job:
+            assert job.stdout is not None
+            printed = "".join(job.stdout.readline() for _ in range(lines))
+            time.sleep(wait_s)  # the moment is the point of the test, and seeded
+            before()
+            os.kill(-job.pid if group else job.pid, signal.SIGKILL)
+            job.wait(timeout=ENDS_WITHIN_S)
         return printed
 
     def port(self) -> int:
@@ -190,15 +200,15 @@ def test_a_calendar_that_differs_is_noticed_and_a_fresh_start_mends_it(job: Job)
 
 
 def test_a_second_run_beside_the_first_is_told_who_holds_the_store(job: Job) -> None:
-    first = job.begin()
-    assert first.stdout is not None
-    while "booking:" not in first.stdout.readline():
-        assert first.poll() is None
-    for more in ((), ("--fresh",)):
-        code, out = job.finish(*more)
-        assert code == 1
-        assert f"held by process {first.pid}" in out
-    out, _ = first.communicate(timeout=ENDS_WITHIN_S)
+    with job.running() as first:
+        assert first.stdout is not None
+        while "booking:" not in first.stdout.readline():
+            assert first.poll() is None
+        for more in ((), ("--fresh",)):
+            code, out = job.finish(*more)
+            assert code == 1
+            assert f"held by process {first.pid}" in out
+        out, _ = first.communicate(timeout=ENDS_WITHIN_S)
     assert (first.returncode, "calendar agrees: yes" in out) == (0, True), out
 
 

@@ -38,7 +38,7 @@ CANARY_AT_S = FAULTS_END_S + 4.0
 HORIZON_S = CANARY_AT_S + (DEADLINE_MS + CLEANUP_MS) / 1_000 + 15.0
 """By then every budget is spent."""
 DELIVERIES_MAX = 100
-WAKES_WITHIN = timedelta(seconds=6)
+WAKES_WITHIN = timedelta(seconds=3)
 """Who waits for an end is told so soon after it, even if the store was in trouble then."""
 ENDS = (e.AppointmentFailed.type, e.AppointmentCancelled.type)
 WRITES = frozenset({"create", "cancel", "reschedule", "hold", "release", "tell"})
@@ -290,7 +290,7 @@ class World:
             process = await self._running()
             since = self.clock.now()
             try:
-                state = await process.through(process.runtime.settled(appointment, 12.0))
+                state = await process.through(process.runtime.settled(appointment, 5.0))
             except (StoreUnavailable, Crashed):
                 await asyncio.sleep(0.5)
                 continue

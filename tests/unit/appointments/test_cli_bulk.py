@@ -123,13 +123,16 @@ def test_an_interrupted_run_ends_cleanly_and_is_gone_on_with(stop: signal.Signal
     # The first line is refused at once, and so tells that the run has begun; the others wait for the provider.
     file = write("f.jsonl", "nonsense", *(row(n) for n in range(100)))
     command = [sys.executable, "-m", "appointments.cli", "book", "--file", file, "--in-flight", "16"]
-    begun = subprocess.Popen(
+    with subprocess.Popen(
         [*command, "--provider", PROVIDER_GONE], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert begun.stdout is not None
-    assert "refused" in begun.stdout.readline()
-    begun.send_signal(stop)
-    _, err = begun.communicate(timeout=30)
+    ) as begun:
+        try:
+            assert begun.stdout is not None
+            assert "refused" in begun.stdout.readline()
+            begun.send_signal(stop)
+            _, err = begun.communicate(timeout=30)
+        finally:
+            begun.kill()
     assert begun.returncode == 3, err
     assert "nothing is lost: run the same command again" in err
     assert "Traceback" not in err
