@@ -1,6 +1,6 @@
 """An appointment's state: the fold of its stream, and nothing else. `evolve` is the only way from one to the next."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, TypeVar, assert_never
@@ -75,6 +75,8 @@ class Move:
     end: datetime
     time_zone: str
     deadline_at: datetime
+    look_until: datetime | None = None
+    """An operator's further time to find out where the booking stands."""
 
 
 @dataclass(frozen=True)
@@ -398,7 +400,7 @@ def _acted(now: Appointment, event: e.OperatorActed) -> Appointment:
         case OperatorAction.PARK:
             return _but(now, parked=True, parked_reason=event.reason)
         case OperatorAction.RESUME:
-            return _unparked(now)
+            return _more_time(_unparked(now), event)
         case OperatorAction.RETRY:
             return _fresh_budget(now, event)
         case OperatorAction.SKIP:
@@ -407,7 +409,7 @@ def _acted(now: Appointment, event: e.OperatorActed) -> Appointment:
             # Where nothing is left to complete it only lets go of the park; a cancel to come is not forced.
             return _but(_unparked(now), forced=now.state not in SETTLED)
         case OperatorAction.COMPENSATE:
-            return _unparked(now)
+            return _fresh_budget(now, event) if now.state in BACKWARD else _unparked(now)
         case _:
             assert_never(event.action)
 
@@ -418,7 +420,7 @@ def _unparked(now: Appointment) -> Appointment:
 
 def _fresh_budget(now: Appointment, event: e.OperatorActed) -> Appointment:
     answered = now.stopped
-    now = _unparked(now)
+    now = _more_time(_unparked(now), event)
 
     def fresh(step: StepState) -> StepState:
         if step.progress is Progress.ATTEMPT_FAILED and step.doubt_since is not None and not answered:
@@ -435,8 +437,16 @@ def _fresh_budget(now: Appointment, event: e.OperatorActed) -> Appointment:
         actions=tuple(map(fresh, now.actions)),
         undos=tuple(map(fresh, now.undos)),
         move_step=fresh(now.move_step) if now.move_step else None,
-        cleanup_until=event.cleanup_until if now.cleanup_until else None,
         deferred_until=None,
+    )
+
+
+def _more_time(now: Appointment, event: e.OperatorActed) -> Appointment:
+    """Without it, what was parked because its time was spent would be parked again at once."""
+    return _but(
+        now,
+        cleanup_until=event.cleanup_until if now.cleanup_until else None,
+        moving=replace(now.moving, look_until=event.cleanup_until) if now.moving else None,
     )
 
 

@@ -114,7 +114,7 @@ def _advance(view: View, course: Course) -> Move:
                 return _give_up(view, at.give_up or e.EndReason.DEADLINE_EXCEEDED)
             if moving:
                 # Nobody can say where the booking stands: it is looked up beyond the deadline of the move.
-                course = replace(course, deadline_at=deadline_at + timedelta(milliseconds=view.plan.cleanup_ms))
+                course = replace(course, deadline_at=_look_until(view, deadline_at))
             if now >= course.deadline_at:
                 return e.AppointmentParked(at=now, reason=f"{course.step.name}: outcome still unknown")
             return _wait(course, at.due_at, now) or _read(view, course, "lookup")
@@ -124,6 +124,12 @@ def _advance(view: View, course: Course) -> Move:
             return _give_up(view, at.give_up or e.EndReason.DEADLINE_EXCEEDED)
         case _:
             assert_never(at.progress)
+
+
+def _look_until(view: View, deadline_at: datetime) -> datetime:
+    moving = view.state.moving
+    until = deadline_at + timedelta(milliseconds=view.plan.cleanup_ms)
+    return max(until, moving.look_until) if moving is not None and moving.look_until is not None else until
 
 
 def _after_failure(view: View, course: Course) -> Move:

@@ -22,6 +22,12 @@ def test_every_guarantee_holds_whatever_the_weather(part: int, pytestconfig: pyt
     print(f"{len(seeds)} seeds")
 
 
+@pytest.mark.parametrize("seed", [112_756])
+def test_a_seed_that_once_found_something_finds_it_no_more(seed: int) -> None:
+    """112756: three failed reads in a row kept the news of an end from the one who waited for it."""
+    assert not simulate(seed).violations
+
+
 @pytest.mark.parametrize("seed", [3, 17, 431])
 def test_the_same_seed_leaves_the_same_log_byte_for_byte(seed: int) -> None:
     first = simulate(seed)

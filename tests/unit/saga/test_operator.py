@@ -108,6 +108,15 @@ class TestRetry:
         then = given(*UNDO_PARKED).when(act("retry"), after(700_000))
         then.calls("calendar", "compensation", attempt=2).is_("compensating")
 
+    @pytest.mark.parametrize("action", ["resume", "compensate"])
+    def test_so_it_is_by_the_actions_that_go_on_with_the_undo(self, action: str) -> None:
+        then = given(*UNDO_PARKED).when(act(action), after(700_000))
+        assert not (then.turn.state.parked and "time for cleaning up" in then.turn.state.parked_reason)
+
+    def test_a_compensate_while_undoing_has_a_fresh_budget(self) -> None:
+        then = given(*UNDO_PARKED).when(act("compensate"), after(700_000))
+        then.calls("calendar", "compensation", attempt=2).is_("compensating", parked=False)
+
     def test_a_pending_booking_that_was_refused_while_parked_can_be_tried_again(self) -> None:
         stream = (*PENDING, acted("park"))
         then = given(*stream).when(told("rejected", 2), after(5)).rests("booking")

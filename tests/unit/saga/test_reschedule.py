@@ -14,6 +14,7 @@ from given_when_then import (
     PLAN,
     START,
     T0,
+    act,
     after,
     answered,
     booking,
@@ -154,6 +155,13 @@ def test_past_the_deadline_a_busy_lane_is_waited_for_without_spinning() -> None:
     then = given(*DOUBTED).when(DUE, DEADLINE + ms(5), busy())
     assert then.turn.wake is not None
     assert then.turn.wake.deadline_at == DEADLINE + ms(PLAN.cleanup_ms)
+
+
+@pytest.mark.parametrize("action", ["retry", "resume"])
+def test_a_move_parked_in_doubt_is_looked_up_again_when_an_operator_says_so(action: str) -> None:
+    late = DEADLINE + ms(PLAN.cleanup_ms)
+    then = given(*DOUBTED).when(DUE, late).when(act(action), late + ms(5))
+    then.reads("lookup").is_("rescheduling", parked=False)
 
 
 def test_a_move_in_doubt_is_parked_when_the_time_for_that_is_spent() -> None:
