@@ -27,6 +27,8 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 KILLS = 200
 IN_FLIGHT = 200
 FIRST_ACK_WITHIN_S = 10.0
+CREATES = 3 * 8
+"""Each of the faults below has come up: a repeat under another id has then something to repeat."""
 FAULTS: list[dict[str, Any]] = [
     {"mode": "immediate"},
     {"mode": "lost_response", "how": "rst"},
@@ -114,7 +116,10 @@ async def _victim(file: Path, mock: MockProvider, planted: str = "") -> AsyncIte
         await process.wait()
 
 
-async def _kill_again_and_again(folder: Path, kills: int, planted: str = "") -> tuple[list[str], Victim]:
+async def _kill_again_and_again(
+    folder: Path, kills: int, planted: str = "", creates: int = 0
+) -> tuple[list[str], Victim]:
+    """Kill a run 20 to 120 ms after its first acknowledgement, and after so many creates have reached the provider."""
     seed = 20_261_124
     print(f"seed {seed}, {kills} kills")
     chance = random.Random(seed)
@@ -122,7 +127,11 @@ async def _kill_again_and_again(folder: Path, kills: int, planted: str = "") -> 
     async with MockProvider(secret=SECRET) as mock, _victim(file, mock, planted) as victim:
         mock.load({"match": {"op": "create"}, "behaviors": FAULTS, "times": -1})
         for n in range(kills):
+            before = mock.calls().get("create", 0)
             pid = await victim.run(seed + n)
+            async with asyncio.timeout(FIRST_ACK_WITHIN_S):
+                while mock.calls().get("create", 0) < before + creates:
+                    await asyncio.sleep(0.002)
             # The wait is the fault itself: a moment of real work before the blow.
             await asyncio.sleep(chance.uniform(0.02, 0.12))
             os.kill(pid, signal.SIGKILL)
@@ -166,5 +175,5 @@ async def test_nothing_is_lost_and_nothing_is_booked_twice(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(("planted", "guarantee"), [("acknowledge_early", "G1"), ("fresh_ids", "G2")])
 async def test_control_a_planted_bug_is_found(tmp_path: Path, planted: str, guarantee: str) -> None:
-    violations, _ = await _kill_again_and_again(tmp_path, 8, planted)
+    violations, _ = await _kill_again_and_again(tmp_path, 8, planted, CREATES if planted == "fresh_ids" else 0)
     assert any(line.startswith(guarantee) for line in violations), violations[:5]
