@@ -3,12 +3,13 @@
 import os
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from appointments.callbacks import CallbackListener
 from appointments.logs import TurnLog, open_log
-from appointments.settings import Settings
+from appointments.settings import Settings, without_password
 from domain.definition import RetryPolicy
 from domain.errors import InvalidFields
 from domain.provider import Confirmed, Provider, WriteOutcome
@@ -58,23 +59,32 @@ async def open_store(settings: Settings, read_only: bool = False) -> Store:
 
 def make_provider(settings: Settings, clock: Clock) -> Provider:
     """The provider that the settings name."""
-    parts = urlsplit(settings.provider)
+    parts = _address(settings.provider)
     name, settle_ms = settings.provider_name, settings.settle_ms
     if settings.provider == "local:":
         return LocalProvider(name)
-    if parts.scheme in ("http", "https") and parts.netloc:
+    if parts and parts.scheme in ("http", "https"):
         return ApiV2Provider(name, settings.provider, callback_url=settings.callback_url, settle_ms=settle_ms)
-    if parts.scheme in ("caldav+http", "caldav+https") and parts.hostname:
-        user, password = settings.provider_username or parts.username or "", settings.provider_password
-        secret = password.get_secret_value() if password else parts.password or ""
-        where = parts.hostname + (f":{parts.port}" if parts.port else "")
+    if parts and parts.scheme in ("caldav+http", "caldav+https"):
+        user, password = settings.provider_username or unquote(parts.username or ""), settings.provider_password
+        secret = password.get_secret_value() if password else unquote(parts.password or "")
+        where = parts.netloc.rpartition("@")[2]
         url = urlunsplit((parts.scheme.removeprefix("caldav+"), where, parts.path, "", ""))
         return CalDavProvider(name, url, user, secret, settle_ms=settle_ms, now=clock.now)
     raise InvalidFields(
-        f"cannot use the provider {settings.provider!r}; write http(s)://host/api/v2, caldav+http(s)://host/home/ "
-        "or local:",
+        f"cannot use the provider {without_password(settings.provider)!r}; write http(s)://host/api/v2, "
+        "caldav+http(s)://host/home/ or local:",
         (("/provider", "unknown kind of provider"),),
     )
+
+
+def _address(given: str) -> SplitResult | None:
+    """The parts of an address that names a host; None for what is no such address."""
+    try:
+        parts = urlsplit(given)
+        return parts if parts.hostname and parts.port != 0 else None
+    except ValueError:  # brackets that are not closed, a port that is none
+        return None
 
 
 def make_listener(settings: Settings) -> CallbackListener:
@@ -86,12 +96,19 @@ def make_listener(settings: Settings) -> CallbackListener:
             f"callback_listen is {settings.callback_listen!r}; write host:port, such as 127.0.0.1:8086",
             (("/callback_listen", "not host:port"),),
         )
-    return CallbackListener({settings.provider_name: settings.callback_secret.get_secret_value()}, host, int(port))
+    return CallbackListener(
+        {settings.provider_name: settings.callback_secret.get_secret_value()}, host.strip("[]"), int(port)
+    )
 
 
 def make_notify(settings: Settings) -> tuple[Callable[[StepCall], Awaitable[WriteOutcome]], Notifier | None]:
     """How the downstream is told: over HTTP where there is an address, else by the log line of the step alone."""
     url = settings.notify_url
+    if url is not None and ((parts := _address(url)) is None or parts.scheme not in ("http", "https")):
+        raise InvalidFields(
+            f"cannot tell {without_password(url)!r}; write notify_url as http(s)://host/path",
+            (("/notify_url", "not http(s)://host/path"),),
+        )
     if url is None and settings.provider.startswith(("http://", "https://")):
         url = settings.provider
     if url is None:
@@ -153,8 +170,7 @@ class Parts:
         self, settings: Settings, store: Store, clock: Clock, providers: dict[str, Provider], sagas: tuple[Saga, ...]
     ) -> None:
         self.settings, self.store, self.clock, self.providers = settings, store, clock, providers
-        self.logger, self._log_file = open_log(settings)
-        self.log = TurnLog(self.logger, settings.log_key.get_secret_value())
+        self.log = TurnLog(*open_log(settings), settings.log_key.get_secret_value())
         self.lanes = make_lanes(settings)
         self.sagas = sagas
         self.notifier: Notifier | None = None
@@ -163,15 +179,15 @@ class Parts:
         self.runtime = Runtime(store, clock, sagas, providers, self.lanes, opening, self.log)
 
     async def close(self) -> None:
-        """Stop the runtime, then let go of the store, the connections and the log."""
-        await self.runtime.stop()
-        for provider in self.providers.values():
-            await provider.close()
-        if self.notifier is not None:
-            await self.notifier.close()
-        await self.store.close()
-        if self._log_file is not None:
-            self._log_file.close()
+        """Stop the runtime, then let go of the connections, the store and the log; of each whatever another does."""
+        async with AsyncExitStack() as stack:
+            stack.callback(self.log.close)
+            stack.push_async_callback(self.store.close)
+            if self.notifier is not None:
+                stack.push_async_callback(self.notifier.close)
+            for provider in self.providers.values():
+                stack.push_async_callback(provider.close)
+            stack.push_async_callback(self.runtime.stop)
 
 
 async def build(
@@ -193,11 +209,12 @@ async def build(
         notify, notifier = make_notify(told)
         sagas = (booking_saga(settings, notify, steps),)
     opened = store or await open_store(settings)
-    parts = Parts(settings, opened, clock, used, sagas)
-    parts.notifier = notifier
+    parts = None
     try:
+        parts = Parts(settings, opened, clock, used, sagas)
+        parts.notifier = notifier
         await parts.runtime.start()
     except BaseException:
-        await parts.close()
+        await (parts or opened).close()
         raise
     return parts

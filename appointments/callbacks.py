@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal, Self
 
 from aiohttp import web
 from pydantic import BaseModel, Field, StringConstraints, ValidationError
-from standardwebhooks.webhooks import Webhook, WebhookVerificationError
+from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook, WebhookVerificationError
 
-from domain.errors import StoreUnavailable
+from domain.errors import ConcurrencyConflict, InvalidFields, StoreUnavailable
 
 BODY_MAX = 64 * 1024
 PATH = "/v1/callbacks/{provider}"
@@ -36,11 +36,12 @@ class CallbackBody(BaseModel):
 class CallbackListener:
     """Serves `POST /v1/callbacks/<provider>`: 204 taken (or kept, reference unknown), 401 unsigned or stale.
 
-    Use as an async context manager; give it `deliver` once the orchestrator is open (503 until then).
+    Use as an async context manager; give it `deliver` once the orchestrator is open (503 until then). Raises
+    `InvalidFields` for a secret that is none, and for an address that cannot be listened on.
     """
 
     def __init__(self, secrets: Mapping[str, str], host: str = "127.0.0.1", port: int = 0) -> None:
-        self._hooks = {provider: Webhook(secret) for provider, secret in secrets.items()}
+        self._hooks = {provider: _hook(secret) for provider, secret in secrets.items()}
         self._host, self._port = host, port
         self.deliver: Deliver | None = None
         application = web.Application(client_max_size=BODY_MAX)
@@ -49,7 +50,15 @@ class CallbackListener:
 
     async def __aenter__(self) -> Self:
         await self._runner.setup()
-        await web.TCPSite(self._runner, self._host, self._port).start()
+        try:
+            await web.TCPSite(self._runner, self._host, self._port).start()
+        except OSError as fault:
+            await self._runner.cleanup()
+            detail = f"cannot listen on {self._where()}: {fault.strerror or fault}"
+            raise InvalidFields(
+                f"callbacks: {detail}; stop what listens there, or set callback_listen to a free host:port",
+                (("/callback_listen", detail),),
+            ) from None
         self._port = self._runner.addresses[0][1]
         return self
 
@@ -58,7 +67,10 @@ class CallbackListener:
 
     def url(self, provider: str) -> str:
         """Where this provider is to call."""
-        return f"http://{self._host}:{self._port}{PATH.format(provider=provider)}"
+        return f"http://{self._where()}{PATH.format(provider=provider)}"
+
+    def _where(self) -> str:
+        return f"[{self._host}]:{self._port}" if ":" in self._host else f"{self._host}:{self._port}"
 
     async def _receive(self, request: web.Request) -> web.Response:
         provider = request.match_info["provider"]
@@ -86,9 +98,17 @@ class CallbackListener:
         status = STATUSES.get(message.type, data.status)
         try:
             await self.deliver(provider, webhook_id[:255], data.client_ref, data.id, status, data.version)
-        except StoreUnavailable:
+        except (StoreUnavailable, ConcurrencyConflict):
             return _problem(503, "store-unavailable", "try again later")
         return web.Response(status=204)
+
+
+def _hook(secret: str) -> Webhook:
+    try:
+        return Webhook(secret)
+    except (ValueError, EmptyWebhookSecretError):
+        detail = "write whsec_ and base64, as the provider gave it"
+        raise InvalidFields(f"callback_secret is no secret: {detail}", (("/callback_secret", detail),)) from None
 
 
 def _problem(status: int, name: str, detail: str) -> web.Response:

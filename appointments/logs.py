@@ -5,6 +5,8 @@ import hmac
 import logging
 import re
 import sys
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -120,10 +122,11 @@ def open_log(settings: Settings) -> tuple[FilteringBoundLogger, TextIO | None]:
 
 
 class TurnLog:
-    """Writes one line for each event of a turn, after it is durable."""
+    """Writes one line for each event of a turn, after it is durable; so a log that takes no lines stops nothing."""
 
-    def __init__(self, logger: FilteringBoundLogger, key_secret: str) -> None:
-        self._logger, self._secret = logger, key_secret
+    def __init__(self, logger: FilteringBoundLogger, file: TextIO | None, key_secret: str) -> None:
+        self._logger, self._file, self._secret = logger, file, key_secret
+        self._failing = False
         self._quiet = not logger.is_enabled_for(logging.INFO)
 
     def __call__(self, before: Appointment, turned: Turn, given: Input) -> None:
@@ -141,13 +144,35 @@ class TurnLog:
             name = NAMES.get(type(event), event.type.rpartition(".")[0].replace("-", "_"))
             if getattr(event, "operation", None) is e.Operation.COMPENSATION and isinstance(event, e.StepStarted):
                 name = "compensation"
-            self._logger.info(name, **{**fields, **base, "attempt": fields.get("attempt", base["attempt"])})
+            self._write(name, {**fields, **base, "attempt": fields.get("attempt", base["attempt"])})
             if isinstance(event, e.CompensationBegun) and event.reason is e.EndReason.RETRY_EXHAUSTED:
-                self._logger.info("retry_exhausted", **base)
+                self._write("retry_exhausted", base)
 
     def hit(self, state: Appointment) -> None:
         """A key that had been used before, with the same payload."""
-        self._logger.info("idempotent_hit", **self.about(state))
+        self._write("idempotent_hit", self.about(state))
+
+    def unreadable(self, client_ref: str, provider: str) -> None:
+        """A callback was kept for an operator, as the stream that it is for cannot be read."""
+        self._write(
+            "callback_kept", {"appointment_id": client_ref, "provider": provider, "kind": "unreadable"}, logging.ERROR
+        )
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._file is not None:
+            with suppress(OSError):
+                self._file.close()
+
+    def _write(self, name: str, fields: Mapping[str, Any], level: int = logging.INFO) -> None:
+        try:
+            self._logger.log(level, name, **fields)
+        except OSError as fault:
+            if not self._failing:
+                sys.stderr.write(f"the log takes no lines: {fault.strerror}; the work goes on without\n")
+            self._failing = True
+        else:
+            self._failing = False
 
     def about(self, state: Appointment) -> dict[str, Any]:
         """The fields that every line about an appointment carries."""

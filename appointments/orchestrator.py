@@ -23,7 +23,7 @@ from domain.commands import (
     parse,
 )
 from domain.definition import SagaPlan
-from domain.errors import IllegalTransition, InvalidFields, UnknownAppointment
+from domain.errors import HistoryError, IllegalTransition, InvalidFields, UnknownAppointment
 from domain.identity import appointment_id
 from domain.labels import LABELS, action_label
 from domain.provider import BookingStatus, Provider
@@ -159,9 +159,17 @@ class Orchestrator:
     async def called_back(
         self, provider: str, webhook_id: str, client_ref: str, provider_ref: str, status: str, version: int
     ) -> bool:
-        """A provider's callback whose signature has been checked. False: reference unknown, kept for an operator."""
+        """A provider's callback whose signature has been checked.
+
+        False: kept for an operator, as nobody here knows the reference, or its stream cannot be read.
+        """
         told = CalledBack(webhook_id, provider_ref, BookingStatus(status), version)
-        return await self._runtime.called_back(provider, client_ref, told)
+        try:
+            return await self._runtime.called_back(provider, client_ref, told)
+        except HistoryError:
+            await self._runtime.keep_callback(provider, client_ref, told)
+            self._parts.log.unreadable(client_ref, provider)
+            return False
 
     # -- what is known -------------------------------------------------------------------------------------------
 
@@ -257,7 +265,7 @@ def _checked(model: type[BookAppointment], command: BookAppointment | Mapping[st
 def _uuid(id: UUID | str) -> UUID:
     try:
         return id if isinstance(id, UUID) else UUID(id)
-    except ValueError:
+    except (ValueError, TypeError, AttributeError):
         raise UnknownAppointment(f"{id!r} is no appointment id (a UUID)") from None
 
 

@@ -1,5 +1,6 @@
 """Settings: read once, checked with limits, from the environment, `.env` or a TOML file."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,6 +11,13 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+
+_PASSWORD = re.compile(r"(://[^:@]*):.*@", re.DOTALL)
+
+
+def without_password(address: str) -> str:
+    """An address fit to be shown: of one that holds a password, everything but that."""
+    return _PASSWORD.sub(r"\1:***@", address)
 
 
 class Settings(BaseSettings):

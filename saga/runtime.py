@@ -7,6 +7,7 @@ next input. Open-work rows are the timers, the queue and the recovery list.
 import asyncio
 from collections import OrderedDict
 from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Protocol
@@ -383,6 +384,11 @@ class Runtime:
         if appointment is not None and state is not None and state.version and state.provider == provider:
             await self.give(appointment, told)
             return True
+        await self.keep_callback(provider, client_ref, told)
+        return False
+
+    async def keep_callback(self, provider: str, client_ref: str, told: CalledBack) -> None:
+        """Keep a callback that reaches no appointment, in a stream of its own, once."""
         stream = orphan_stream(provider, told.webhook_id)
         orphan = e.OrphanCallbackReceived(
             at=self.clock.now(),
@@ -393,8 +399,5 @@ class Runtime:
             provider_ref=told.provider_ref,
             version=told.version,
         )
-        try:
+        with suppress(ConcurrencyConflict):
             await self.store.append(Append(stream, 0, (encode(stream, 1, orphan),), touches_work=False))
-        except ConcurrencyConflict:
-            return False
-        return False

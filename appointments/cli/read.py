@@ -3,8 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Annotated, Any
-from urllib.parse import urlsplit
+from typing import Annotated
 from uuid import UUID
 
 import typer
@@ -17,7 +16,7 @@ from appointments.cli.ending import ExitCode
 from appointments.cli.session import Session
 from appointments.cli.times import instant
 from appointments.orchestrator import as_it_was, list_appointments, trail
-from appointments.settings import Settings
+from appointments.settings import Settings, without_password
 from appointments.views import Appointment, AppointmentFilter
 from domain.commands import parse
 from domain.errors import InvalidFields, UnknownAppointment
@@ -26,7 +25,6 @@ from projections import health
 from saga.clock import WallClock
 from store.port import Store
 
-MASK = "***"
 Id = Annotated[str, typer.Argument(help="The appointment's id.", metavar="ID")]
 
 
@@ -101,7 +99,8 @@ async def check(session: Session) -> ExitCode:
 
 async def settings(session: Session) -> ExitCode:
     """Print the settings in force, secrets masked."""
-    shown = {name: _masked(value) for name, value in session.settings.model_dump(mode="json").items()}
+    told = session.settings.model_dump(mode="json").items()
+    shown = {name: without_password(value) if isinstance(value, str) else value for name, value in told}
     made = render.table("setting", "value", "environment variable")
     for name, value in shown.items():
         made.add_row(name, Text("" if value is None else str(value)), f"APPOINTMENTS_{name.upper()}")
@@ -140,11 +139,3 @@ async def _runs(settings: Settings) -> frozenset[health.Runs]:
         await notifier.close()
     saga = bootstrap.booking_saga(settings, notify)
     return frozenset({(saga.name, saga.version, settings.provider_name)})
-
-
-def _masked(value: Any) -> Any:
-    """A value to show: of an address that holds a password, everything but that."""
-    if not isinstance(value, str) or "@" not in value:
-        return value
-    password = urlsplit(value).password
-    return value.replace(f":{password}@", f":{MASK}@", 1) if password else value

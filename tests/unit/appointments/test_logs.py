@@ -106,3 +106,20 @@ def test_what_is_not_on_the_list_is_masked_whatever_it_is() -> None:
         None, "info", {"event": "x", "attempt": 1, "summary": "Ada", "new_field": {"email": "a"}, "detail": None}
     )
     assert line == {"event": "x", "attempt": 1, "summary": MASK, "new_field": MASK, "detail": None}
+
+
+async def test_a_log_that_takes_no_lines_stops_no_booking(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is durable stays so, whatever its log line comes to; it is said once."""
+    settings = Settings(store=f"sqlite:///{tmp_path}/desk.db", provider="local:", log_file=Path("/dev/full"))
+    async with Orchestrator.open(settings) as desk:
+        assert (await desk.book(FIELDS, key="key-1", wait=5)).state == "confirmed"
+    assert capsys.readouterr().err.count("the log takes no lines") == 1
+
+
+async def test_a_log_that_cannot_be_opened_leaves_the_store_free(tmp_path: Path) -> None:
+    settings = Settings(store=f"sqlite:///{tmp_path}/desk.db", provider="local:")
+    with pytest.raises(OSError, match="/proc/none"):
+        async with Orchestrator.open(settings.model_copy(update={"log_file": Path("/proc/none/log.txt")})):
+            pass
+    async with Orchestrator.open(settings) as desk:
+        assert await desk.list() == ()

@@ -1,5 +1,6 @@
 """Settings: arguments before environment before `.env` before TOML; limits; secrets never shown."""
 
+import base64
 import os
 from pathlib import Path
 
@@ -7,9 +8,10 @@ import pytest
 from pydantic import ValidationError
 
 from appointments import Settings
-from appointments.bootstrap import booking_saga, make_lanes, make_provider, store_path
+from appointments.bootstrap import booking_saga, make_lanes, make_notify, make_provider, store_path
 from domain.errors import InvalidFields
 from domain.provider import Confirmed, WriteOutcome
+from providers.caldav import CalDavProvider
 from saga.clock import WallClock
 from saga.definition import StepCall
 
@@ -97,10 +99,34 @@ def test_another_kind_of_store_is_refused_with_what_to_write(store: str) -> None
         store_path(Settings.model_construct(store=store))
 
 
-@pytest.mark.parametrize("provider", ["", "local", "http://", "gopher://x", "caldav+http://", "https:///x"])
+@pytest.mark.parametrize(
+    "provider", ["", "local", "http://", "gopher://x", "caldav+http://", "https:///x", "http://[/x", "http://x:99999/"]
+)
 def test_another_kind_of_provider_is_refused_with_what_to_write(provider: str) -> None:
     with pytest.raises(InvalidFields, match="local:"):
         make_provider(Settings().model_copy(update={"provider": provider}), WallClock())
+
+
+def test_a_refused_provider_is_named_without_its_password() -> None:
+    with pytest.raises(InvalidFields) as refused:
+        make_provider(Settings(provider="caldav+ftp://dana:hun/ter@2@cal.example.org/"), WallClock())
+    assert "caldav+ftp://dana:***@cal.example.org/" in str(refused.value)
+
+
+@pytest.mark.parametrize("host", ["cal.example.org", "cal.example.org:5232", "[::1]:5232"])
+def test_a_calendar_server_is_signed_in_to_with_what_its_address_holds(host: str) -> None:
+    """Percent signs stand for characters (RFC 3986); brackets stay around an IPv6 address."""
+    made = make_provider(Settings(provider=f"caldav+http://da%40na:p%3Ass@{host}/dana/"), WallClock())
+    assert isinstance(made, CalDavProvider)
+    login = base64.b64encode(b"da@na:p:ss").decode()
+    assert made._exchange._headers["Authorization"] == f"Basic {login}"
+    assert made._home.url("main") == f"http://{host}/dana/main/"
+
+
+@pytest.mark.parametrize("url", ["nonsense", "http://[", "ftp://x", "http://x:99999"])
+def test_a_downstream_that_is_no_address_is_refused(url: str) -> None:
+    with pytest.raises(InvalidFields, match="notify_url"):
+        make_notify(Settings(provider="local:", notify_url=url))
 
 
 def test_policies_reach_the_saga_and_the_lanes() -> None:
