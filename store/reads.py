@@ -1,11 +1,12 @@
-"""The read queries, each bounded by a limit. Owns how they use the indexes; every statement is its own transaction."""
+"""The read queries, each bounded by a limit. Owns how they use the indexes."""
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from operator import attrgetter
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, and_, func, or_, select
+from sqlalchemy import Column, ColumnElement, Connection, and_, func, literal_column, or_, select
 
 from store.port import OpenWork, RecordedEvent
 from store.rows import event_of, instant, microseconds, work_of
@@ -14,7 +15,7 @@ from store.tables import events, open_work
 BACKLOG_MIN = 4_096
 """Due rows from which on they are walked lane by lane in order of start, not collected and sorted."""
 LANES_MAX = 1_000
-"""Lanes looked at in one backlog query."""
+"""Lanes up to which a backlog is walked lane by lane; with more, collecting and sorting is the faster way again."""
 
 _work = open_work.c
 
@@ -66,15 +67,17 @@ def due(
     connection: Connection, now: datetime, limit: int, closed_lanes: Sequence[str], skip: Collection[UUID]
 ) -> list[OpenWork]:
     """Due rows in order of start. With few due, the due index finds them; in a backlog, the lane index orders them."""
-    at = microseconds(now)
-    is_due: ColumnElement[bool] = _work.due_at <= at
-    wanted = limit + len(skip)
-    if _many(connection, is_due):
-        found = _backlog(connection, at, wanted, frozenset(closed_lanes))
-    else:
-        if closed_lanes:
-            is_due = and_(is_due, or_(_work.lane.not_in(closed_lanes), _work.deadline_at <= at))
-        found = _in_order_of_start(connection, is_due, wanted, "open_work_due")
+    at, wanted = microseconds(now), limit + len(skip)
+    # One snapshot for all statements: a row that moves to another lane meanwhile is neither missed nor found twice.
+    connection.exec_driver_sql("BEGIN")
+    try:
+        lanes = _lanes(connection) if _many(connection, _work.due_at <= at) else []
+        if 0 < len(lanes) <= LANES_MAX:
+            found = _backlog(connection, at, wanted, lanes, frozenset(closed_lanes))
+        else:
+            found = _collected(connection, at, wanted, closed_lanes)
+    finally:
+        connection.rollback()
     skipped = frozenset(skip)
     return [row for row in found if row.stream_id not in skipped][:limit]
 
@@ -84,42 +87,47 @@ def _many(connection: Connection, condition: ColumnElement[bool]) -> bool:
     return bool(connection.execute(select(func.count()).select_from(some)).scalar_one() >= BACKLOG_MIN)
 
 
-def _backlog(connection: Connection, at: int, limit: int, closed_lanes: frozenset[str]) -> list[OpenWork]:
-    is_due, past_deadline = _work.due_at <= at, _work.deadline_at <= at
+def _collected(connection: Connection, at: int, limit: int, closed_lanes: Sequence[str]) -> list[OpenWork]:
+    is_due: ColumnElement[bool] = _work.due_at <= at
+    if closed_lanes:
+        is_due = and_(is_due, or_(_work.lane.not_in(closed_lanes), _work.deadline_at <= at))
+    return _in_order_of_start(connection, is_due, limit)
+
+
+def _backlog(
+    connection: Connection, at: int, limit: int, lanes: Sequence[str], closed_lanes: frozenset[str]
+) -> list[OpenWork]:
+    is_due, past_deadline = _unindexed(_work.due_at) <= at, _work.deadline_at <= at
     many_past_deadline = bool(closed_lanes) and _many(connection, past_deadline)
     found: list[OpenWork] = []
-    for lane in _lanes(connection):
+    for lane in lanes:
         in_lane = and_(_work.lane == lane, is_due)
         if lane not in closed_lanes:
-            found += _in_order_of_start(connection, in_lane, limit, "open_work_lane")
+            found += _in_order_of_start(connection, in_lane, limit)
         elif many_past_deadline:
-            found += _in_order_of_start(connection, and_(in_lane, past_deadline), limit, "open_work_lane")
+            found += _in_order_of_start(connection, and_(in_lane, _unindexed(_work.deadline_at) <= at), limit)
     if closed_lanes and not many_past_deadline:
-        in_closed_lane = and_(past_deadline, is_due, _work.lane.in_(closed_lanes))
-        found += _in_order_of_start(connection, in_closed_lane, limit, "open_work_deadline")
+        in_closed_lane = and_(past_deadline, is_due, _unindexed(_work.lane).in_(closed_lanes))
+        found += _in_order_of_start(connection, in_closed_lane, limit)
     found.sort(key=attrgetter("starts_at", "stream_id"))
     return found[:limit]
 
 
-def _in_order_of_start(
-    connection: Connection, condition: ColumnElement[bool], limit: int, index: str
-) -> list[OpenWork]:
-    # Without statistics the planner may choose another index, and walk through every waiting row.
-    query = (
-        select(open_work)
-        .with_hint(open_work, f"INDEXED BY {index}", "sqlite")
-        .where(condition)
-        .order_by(_work.starts_at, _work.stream_id)
-        .limit(limit)
-    )
+def _in_order_of_start(connection: Connection, condition: ColumnElement[bool], limit: int) -> list[OpenWork]:
+    query = select(open_work).where(condition).order_by(_work.starts_at, _work.stream_id).limit(limit)
     return [work_of(row) for row in connection.execute(query)]
 
 
+def _unindexed(column: Column[Any]) -> ColumnElement[Any]:
+    """The column behind a unary plus, which no index serves: the planner would walk through every row of a lane."""
+    return literal_column(f"+open_work.{column.name}", column.type)
+
+
 def _lanes(connection: Connection) -> list[str]:
-    """The lanes in use, by one index step for each."""
+    """The lanes in use, by one index step for each; one more than `LANES_MAX` when there are too many."""
     lanes: list[str] = []
     lane = connection.execute(select(func.min(_work.lane))).scalar_one()
-    while lane is not None and len(lanes) < LANES_MAX:
+    while lane is not None and len(lanes) <= LANES_MAX:
         lanes.append(lane)
         lane = connection.execute(select(func.min(_work.lane)).where(_work.lane > lane)).scalar_one()
     return lanes

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, event, insert
 from store import reads
 from store.port import OpenWork
 from store.rows import work_row
-from store.sqlite_file import writing_connection
+from store.sqlite_file import reading_engine, writing_connection
 from store.tables import open_work
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -64,20 +64,66 @@ def as_defined(rows: list[OpenWork], limit: int, closed: tuple[str, ...], skip: 
     return [row.stream_id for row in found[:limit]]
 
 
-@pytest.mark.parametrize("backlog_min", [0, 160, 1_000_000])
+@pytest.mark.parametrize(("backlog_min", "lanes_max"), [(0, 4), (160, 1_000), (0, 3), (1_000_000, 1_000)], ids=str)
 @pytest.mark.parametrize("closed", [(), ("broken",), ("main", "broken", "unknown", "")])
 def test_due_is_what_its_definition_says(
-    connection: Connection, monkeypatch: pytest.MonkeyPatch, backlog_min: int, closed: tuple[str, ...]
+    connection: Connection, monkeypatch: pytest.MonkeyPatch, backlog_min: int, lanes_max: int, closed: tuple[str, ...]
 ) -> None:
     print(f"seed {SEED}")
     random = Random(SEED)
     monkeypatch.setattr(reads, "BACKLOG_MIN", backlog_min)
+    monkeypatch.setattr(reads, "LANES_MAX", lanes_max)
     rows = random_rows(random, 500)
     put(connection, rows)
     skip = [row.stream_id for row in random.sample(rows, 50)]
     for limit in (1, 20, 1_000):
         found = reads.due(connection, NOON, limit, closed, skip)
         assert [row.stream_id for row in found] == as_defined(rows, limit, closed, skip)
+
+
+def test_a_row_that_changes_its_lane_meanwhile_is_found_once(
+    connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reads, "BACKLOG_MIN", 1)
+    moving, other = (OpenWork(UUID(int=n), "acme", lane, NOON, NOON, None) for n, lane in ((1, "a"), (2, "b")))
+    put(connection, [moving, other])
+    moved: list[None] = []
+
+    def move(used, cursor, statement: str, parameters, context, many) -> None:
+        if "starts_at" in statement and not moved:
+            moved.append(connection.exec_driver_sql("UPDATE open_work SET lane = 'b'").close())
+
+    engine = reading_engine(tmp_path / "log.db")
+    with engine.connect() as reader:
+        event.listen(reader, "after_cursor_execute", move)
+        found = reads.due(reader, NOON, 10, [], [])
+    engine.dispose()
+    assert moved
+    assert [row.stream_id.int for row in found] == [1, 2]
+
+
+def test_each_part_of_a_backlog_is_read_by_its_own_index(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(connection, random_rows(Random(SEED), 500))
+    used: list[str] = []
+
+    def explain(_used, cursor, statement: str, parameters, context, many) -> None:
+        if "starts_at" in statement:
+            steps = cursor.connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            used.append(next(steps)[3].partition("INDEX ")[2].split()[0])
+
+    event.listen(connection, "before_cursor_execute", explain)
+    reads.due(connection, NOON, 10, ["broken"], [])
+    assert used == ["open_work_due"]
+    monkeypatch.setattr(reads, "BACKLOG_MIN", 1)
+    used.clear()
+    reads.due(connection, NOON, 10, ["broken"], [])
+    assert set(used) == {"open_work_lane"}, "many past their deadline"
+    connection.exec_driver_sql("UPDATE open_work SET deadline_at = NULL")
+    used.clear()
+    reads.due(connection, NOON, 10, ["broken"], [])
+    assert used == [*["open_work_lane"] * 3, "open_work_deadline"], "few past their deadline: not every row of the lane"
 
 
 @pytest.mark.parametrize("backlog_min", [0, 160, 1_000_000])
