@@ -14,6 +14,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from appointments.orchestrator import Orchestrator
 from appointments.settings import Settings
@@ -144,17 +145,40 @@ class Results(Strict):
     cases: list[Result]
 
 
-def load(folder: Path) -> tuple[TestData, dict[str, Expected]]:
-    """The cases and what must come of them, checked."""
-    cases = TestData.model_validate_json((folder / "test_data.json").read_bytes())
-    expected = ExpectedData.model_validate_json((folder / "expected_postchange.json").read_bytes())
-    return cases, expected.cases
-
-
 class ExpectedData(Strict):
     """`data/expected_postchange.json`."""
 
     cases: dict[str, Expected]
+
+
+class CaseSettings(Settings):
+    """Settings of a case alone: from the environment a case could be sent to somebody's real systems."""
+
+    model_config = SettingsConfigDict(extra="forbid", toml_file=None)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments only."""
+        return (init_settings,)
+
+
+def load(folder: Path) -> tuple[TestData, dict[str, Expected]]:
+    """The cases and what must come of them, checked; raises `OSError` and `ValueError`."""
+    data = TestData.model_validate_json((folder / "test_data.json").read_bytes())
+    expected = ExpectedData.model_validate_json((folder / "expected_postchange.json").read_bytes()).cases
+    for case in data.cases:
+        CaseSettings.model_validate({**data.settings, **case.settings})
+    missing = [case.id for case in data.cases if case.id not in expected]
+    if missing:
+        raise ValueError(f"nothing is expected of {', '.join(missing)}")
+    return data, expected
 
 
 def schemas() -> dict[str, dict[str, Any]]:
@@ -178,7 +202,7 @@ async def run_case(case: Case, defaults: dict[str, int | float], log_file: Path 
         async with MockProvider(secret=SECRET) as mock:
             for script in case.scripts:
                 mock.load(script.model_dump())
-            settings = Settings.model_validate(
+            settings = CaseSettings.model_validate(
                 {
                     **defaults,
                     **case.settings,

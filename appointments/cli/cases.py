@@ -1,17 +1,19 @@
-"""`cases`: the canonical cases through the real stack, each line as it ends; writes the results and the log."""
+"""`cases`: the canonical cases through the real stack, shown as they come out; writes the results and the log."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 from rich.text import Text
 
 from appointments import cases as canonical
+from appointments.cli.case_table import shown
 from appointments.cli.command import command
 from appointments.cli.ending import ExitCode
-from appointments.cli.progress import ProgressReport
 from appointments.cli.session import Session
+from domain.commands import refusal
 from domain.errors import InvalidFields
 from saga.clock import WallClock
 
@@ -41,6 +43,8 @@ async def cases(
     logs: Annotated[Path, typer.Option(help="Where log_post.txt is written.")] = Path("logs"),
 ) -> ExitCode:
     """Run the canonical cases, each against a fresh provider, and compare with what must come of them."""
+    if session.given & {"store", "provider"}:
+        raise InvalidFields("cases gives each case a provider and a store of its own: leave out --store and --provider")
     found = await run_cases(session, Places(folder, results, logs), case or [])
     session.answer(found.model_dump(mode="json"), _totals(found, results, logs))
     return ExitCode.FAILED if found.totals.failed else ExitCode.DONE
@@ -54,12 +58,10 @@ async def run_cases(session: Session, places: Places, wanted: list[str]) -> cano
     log = places.logs / LOG
     log.unlink(missing_ok=True)
     done: list[canonical.Result] = []
-    with ProgressReport(session, "cases", len(data.cases)) as progress:
+    with shown(session, data.cases) as show:
         async for result in canonical.run(data, expected, log):
             done.append(result)
-            if not session.as_json:
-                progress.line(_line(result))
-            progress.advance()
+            show(result)
     found = canonical.summarise(done, WallClock().now())
     (places.results / RESULTS).write_text(found.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return found
@@ -69,7 +71,8 @@ def _load(folder: Path, wanted: list[str]) -> tuple[canonical.TestData, dict[str
     try:
         data, expected = canonical.load(folder)
     except (OSError, ValueError) as fault:
-        raise InvalidFields(f"the cases in {folder} cannot be read: {fault}", (("/cases", "unreadable"),)) from None
+        why = refusal(fault).detail if isinstance(fault, ValidationError) else fault
+        raise InvalidFields(f"the cases in {folder} cannot be used: {why}", (("/cases", "unusable"),)) from None
     known = [case.id for case in data.cases]
     unknown = [id for id in wanted if id not in known]
     if unknown:
@@ -77,13 +80,6 @@ def _load(folder: Path, wanted: list[str]) -> tuple[canonical.TestData, dict[str
         raise InvalidFields(detail, (("/case", detail),))
     chosen = [case for case in data.cases if not wanted or case.id in wanted]
     return data.model_copy(update={"cases": chosen}), expected
-
-
-def _line(result: canonical.Result) -> str:
-    end = f"{result.state} ({result.reason})" if result.reason else str(result.state)
-    counts = f"{result.provider_calls.get('create', 0)}/{result.attempts}/{result.retries}"
-    told = f"{result.id} {result.title:<18} {end:<34} calls {counts:<7} live {result.live_bookings}  {result.verdict}"
-    return "; ".join((told, *result.differences))
 
 
 def _totals(found: canonical.Results, results: Path, logs: Path) -> Text:
