@@ -86,7 +86,7 @@ class Exchange:
         except TimeoutError:
             return Failure("no whole answer in time", sent=seen.connected)
         except Exception as fault:  # whatever a peer does is an outcome, never an error of ours
-            return Failure(f"{type(fault).__name__}: {fault}"[:300], sent=seen.connected)
+            return Failure(_phrase(fault), sent=seen.connected)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -120,6 +120,23 @@ async def _send_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHand
         raise
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as fault:
         raise _Dropped(str(fault)) from fault
+
+
+def _phrase(fault: Exception) -> str:
+    """What went wrong, as recorded and shown: names of classes and the peer's own bytes stay out of it."""
+    match fault:
+        case aiohttp.ClientConnectorCertificateError():
+            return f"the server's certificate is not trusted: {fault.certificate_error}"
+        case aiohttp.ClientConnectorError():
+            return f"cannot connect: {fault.strerror}"
+        case _Dropped():
+            return f"the connection ended before the answer: {fault}"
+        case aiohttp.ClientPayloadError():
+            return "the connection ended within the answer"
+        case aiohttp.ClientResponseError():
+            return "the answer is no HTTP that can be read"
+        case _:
+            return f"the exchange failed: {fault}"
 
 
 def _connection_trace() -> aiohttp.TraceConfig:

@@ -17,20 +17,21 @@ QUOTA_WORDS = ("quota", "rate_limit", "ratelimit", "rate limit", "too_many_reque
 
 def failed(failure: Failure) -> Retryable | Unknown:
     """The outcome of a request without a whole answer."""
-    reason = failure.reason[:REASON_MAX]
+    reason = printable(failure.reason)
     return Unknown(reason=reason) if failure.sent else Retryable(reason=reason)
 
 
 def refused_write(answer: Answer, detail: str = "", delay_ms: int | None = None) -> Rejected | Retryable | Unknown:
     """The outcome of a write whose answer is not its success; `delay_ms` stands in for a Retry-After header."""
-    reason = _reason(answer, detail)
+    reason = printable(f"{answer.status} {detail}")
     delay_ms = retry_after_ms(answer, delay_ms)
     if answer.status in (423, 429) or (answer.status == 403 and _speaks_of_quota(answer, detail)):
         return Retryable(reason=reason, retry_after_ms=delay_ms, throttled=True)
     if answer.status == 425:
         return Retryable(reason=reason, retry_after_ms=delay_ms)
-    # a success of another kind than this write has may have applied it as well
-    if answer.status >= 500 or answer.status == 408 or answer.status < 300:
+    # a success of another kind than this write has may have applied it as well; so may one that shows its result
+    # elsewhere (RFC 9110, 15.4.4; many servers say 302 for 303)
+    if answer.status >= 500 or answer.status in (302, 303, 408) or answer.status < 300:
         return Unknown(reason=reason, retry_after_ms=delay_ms)
     return Rejected(reason=reason)
 
@@ -63,7 +64,12 @@ def describe(answer: Answer) -> str:
 
 def told(answer: Answer | Failure) -> str:
     """One exchange in a few words, for errors that people read."""
-    return answer.reason if isinstance(answer, Failure) else f"{answer.status} {describe(answer)}"
+    return printable(answer.reason) if isinstance(answer, Failure) else f"{answer.status} {describe(answer)}"
+
+
+def printable(text: str) -> str:
+    """A provider's words as they go into the log and to operators: what prints, and no more than a reason holds."""
+    return "".join(c if c.isprintable() else " " for c in text).strip()[:REASON_MAX]
 
 
 def _http_date(value: str) -> datetime | None:
@@ -77,9 +83,3 @@ def _http_date(value: str) -> datetime | None:
 def _speaks_of_quota(answer: Answer, detail: str) -> bool:
     text = f"{detail} {answer.body[:2_000].decode('utf-8', 'replace')}".lower()
     return any(word in text for word in QUOTA_WORDS)
-
-
-def _reason(answer: Answer, detail: str) -> str:
-    # a provider's words go into the log and to operators: keep what prints
-    told = "".join(c if c.isprintable() else " " for c in detail)
-    return f"{answer.status} {told}".strip()[:REASON_MAX]

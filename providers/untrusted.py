@@ -4,7 +4,16 @@ import json
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StrictInt
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictInt,
+    ValidationError,
+)
 
 from domain.provider import BookingStatus, ProviderBooking
 
@@ -89,7 +98,14 @@ def read_json(body: bytes, model: type[M]) -> M:
         content = json.loads(body.decode("utf-8"), object_pairs_hook=_once, parse_constant=_refuse, parse_float=_finite)
         return model.model_validate(content)
     except (ValueError, OverflowError, RecursionError) as fault:
-        raise Unreadable(f"{type(fault).__name__}: {fault}"[:300]) from fault
+        raise Unreadable(_phrase(fault)[:300]) from fault
+
+
+def _phrase(fault: Exception) -> str:
+    if not isinstance(fault, ValidationError):
+        return f"it is no JSON: {fault}"
+    first = fault.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -9,13 +9,13 @@ from providers.outcomes import failed, refused_read, refused_write, retry_after_
 DATE = "Tue, 05 Jan 2027 12:00:00 GMT"
 
 
-@pytest.mark.parametrize("status", [300, 302, 304, 400, 401, 403, 404, 405, 409, 410, 412, 413, 422, 428, 451])
+@pytest.mark.parametrize("status", [300, 301, 304, 307, 400, 401, 403, 404, 405, 409, 410, 412, 413, 422, 428, 451])
 def test_a_client_error_on_a_write_is_rejected(status: int) -> None:
     assert isinstance(refused_write(Answer(status)), Rejected)
 
 
-@pytest.mark.parametrize("status", [500, 501, 502, 503, 504, 507, 599, 408, 202, 206])
-def test_a_server_error_or_an_odd_success_on_a_write_is_unknown(status: int) -> None:
+@pytest.mark.parametrize("status", [500, 501, 502, 503, 504, 507, 599, 408, 202, 206, 302, 303])
+def test_a_server_error_or_an_odd_or_elsewhere_shown_success_on_a_write_is_unknown(status: int) -> None:
     assert isinstance(refused_write(Answer(status)), Unknown)
 
 
@@ -61,5 +61,11 @@ def test_retry_after_is_seconds_or_a_date_by_the_servers_clock(headers: dict[str
 
 def test_a_reason_holds_no_control_characters_and_is_bounded() -> None:
     reason = refused_write(Answer(400), "a\x00b\x1b[31m\n" + "x" * 9_000).reason
+    assert reason.isprintable()
+    assert len(reason) == 500
+
+
+def test_the_reason_of_a_failure_prints_and_is_bounded() -> None:
+    reason = failed(Failure("a\r\n\x1b[31m\udcff" + "x" * 9_000, sent=True)).reason
     assert reason.isprintable()
     assert len(reason) == 500
