@@ -80,7 +80,7 @@ def view(state: State, next_action_at: datetime | None = None, replayed: bool = 
     assert details is not None
     assert state.created_at is not None
     assert state.updated_at is not None
-    attempts = _create_calls(state)
+    attempts = state.booking_step.attempts
     here = f"/v1/appointments/{state.id}"
     booking = state.booking
     return Appointment(
@@ -112,13 +112,6 @@ def view(state: State, next_action_at: datetime | None = None, replayed: bool = 
         replayed=replayed,
         notice=_notice(state, replayed),
     )
-
-
-def _create_calls(state: State) -> int:
-    booking = next((step for step in state.actions if step.booking is not None), None)
-    named = next((step for step in state.actions if step.name == "calendar"), None)
-    step = booking or named
-    return step.attempts if step else 0
 
 
 def _notice(state: State, replayed: bool) -> str | None:

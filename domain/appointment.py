@@ -8,6 +8,7 @@ from uuid import UUID
 
 from domain import events as e
 from domain.commands import OperatorAction, PolicyOverride
+from domain.definition import booking_step_of
 from domain.lifecycle import BACKWARD, SETTLED, State, move
 from domain.provider import BookingDetails, BookingStatus, ProviderBooking
 
@@ -126,9 +127,14 @@ class Appointment:
         return _find(self.undos, step)
 
     @property
+    def booking_step(self) -> StepState:
+        """The action of the step that makes the booking; other steps may keep a reference of their own."""
+        return self.action(booking_step_of(self.definition))
+
+    @property
     def booking(self) -> ProviderBooking | None:
         """The booking as it was last seen at the provider."""
-        return next((s.booking for s in self.actions if s.booking is not None), None)
+        return self.booking_step.booking
 
 
 WEBHOOKS_KEPT = 64

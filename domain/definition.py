@@ -8,6 +8,14 @@ from pydantic import Field
 from domain.identity import spread
 from domain.provider import Value
 
+BOOKING_STEP = "calendar"
+"""What the step that makes the booking is called, unless a saga says otherwise."""
+
+
+def booking_step_of(digest: str) -> str:
+    """The name of the step that makes the booking, in the plan of this digest."""
+    return digest.partition("#")[2] or BOOKING_STEP
+
 
 class RetryPolicy(Value):
     """How often, and how far apart. Times in milliseconds; the delay doubles up to a cap; jitter is a share of it."""
@@ -53,8 +61,13 @@ class SagaPlan(Value):
 
     @cached_property
     def digest(self) -> str:
-        """The plan's name in the log: `<name>/<version>@<hash of everything in it>`."""
-        return f"{self.name}/{self.version}@{hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]}"
+        """The plan's name in the log: `<name>/<version>@<hash of everything in it>`.
+
+        A booking step that is not called `calendar` is named behind it, so that a stream alone tells which step books.
+        """
+        digest = f"{self.name}/{self.version}@{hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]}"
+        booking_step = self.booking_step.name
+        return digest if booking_step == BOOKING_STEP else f"{digest}#{booking_step}"
 
     def step(self, name: str) -> StepPlan:
         """A step by name; KeyError when the plan has none."""

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from domain.commands import PolicyOverride
-from domain.definition import RetryPolicy, SagaPlan, StepPlan
+from domain.definition import BOOKING_STEP, RetryPolicy, SagaPlan, StepPlan
 from domain.provider import BookingDetails, Call, Provider, ProviderBooking, ReadOutcome, WriteOutcome
 
 RETRY = RetryPolicy()
@@ -68,7 +68,7 @@ class Step:
 class CalendarStep:
     """The step that makes the booking at the provider; what it may do follows from the provider's capabilities."""
 
-    name: str = "calendar"
+    name: str = BOOKING_STEP
     retry: RetryPolicy = RETRY
     undo_retry: RetryPolicy = UNDO_RETRY
     timeout_ms: int = 5_000

@@ -51,6 +51,7 @@ async def test_a_step_before_the_calendar_keeps_its_own_reference() -> None:
     async with Orchestrator.open(SETTINGS, providers=(calendar,), sagas=(saga,)) as desk:
         booked = await desk.book(BOOK, key="book", wait=10)
         assert (booked.state, len(calendar.live("main"))) == (State.CONFIRMED, 1)
+        assert booked.provider_ref == calendar.live("main")[0].provider_ref
         gone = await desk.cancel(booked.id, key="cancel", wait=10)
         assert (gone.state, len(calendar.live("main"))) == (State.CANCELLED, 0)
 

@@ -67,6 +67,18 @@ def test_attempts_are_the_create_calls_not_those_of_other_steps() -> None:
     assert (seen.attempts, seen.retries, seen.provider_ref) == (1, 0, "bk-1")
 
 
+@pytest.mark.parametrize(("definition", "booking_step"), [("booking/1@0", "calendar"), ("booking/1@0#slot", "slot")])
+def test_a_reference_that_another_step_keeps_is_not_the_booking(definition: str, booking_step: str) -> None:
+    held = ProviderBooking(provider_ref="deposit-1", status=BookingStatus.ACCEPTED)
+    requested = REQUESTED.model_copy(update={"definition": definition})
+    stream = (requested, started("deposit", 1), e.StepSucceeded(at=NOON, step="deposit", booking=held))
+    seen = view(state_of(*stream))
+    assert (seen.attempts, seen.provider_ref) == (0, None)
+    done = e.StepSucceeded(at=NOON, step=booking_step, booking=SEEN)
+    state = state_of(*stream, started(booking_step, 1), started(booking_step, 2), done)
+    assert (view(state).attempts, view(state).provider_ref, state.booking) == (2, "bk-1", SEEN)
+
+
 def test_a_retry_is_an_attempt_after_the_first() -> None:
     seen = view(state_of(REQUESTED, started("calendar", 1), started("calendar", 2)))
     assert (seen.attempts, seen.retries) == (2, 1)

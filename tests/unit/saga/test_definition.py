@@ -3,7 +3,7 @@
 import pytest
 
 from domain.commands import PolicyOverride
-from domain.definition import RetryPolicy, SagaPlan, StepPlan
+from domain.definition import RetryPolicy, SagaPlan, StepPlan, booking_step_of
 from domain.provider import Capabilities, Confirmed, Found, Missing, ReadOutcome, WriteOutcome
 from providers.local import LocalProvider
 from saga.definition import CalendarStep, Saga, Step, StepCall, with_override
@@ -74,6 +74,13 @@ def test_every_change_gives_another_name() -> None:
 def test_the_name_of_a_plan_is_frozen_as_of_today() -> None:
     plan = SagaPlan(name="booking", provider="main", steps=(StepPlan(name="calendar", target="main", books=True),))
     assert plan.digest == "booking/1@b70b478af063"
+
+
+def test_the_name_of_a_plan_tells_which_step_books() -> None:
+    plan = saga(Step("room", act), CalendarStep("slot")).plan(LocalProvider())
+    assert plan.digest.endswith("#slot")
+    assert booking_step_of(plan.digest) == plan.booking_step.name
+    assert booking_step_of(saga().plan(LocalProvider()).digest) == "calendar"
 
 
 def test_steps_are_found_by_name() -> None:
