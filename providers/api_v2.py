@@ -30,9 +30,11 @@ from domain.provider import (
     WriteOutcome,
 )
 from providers.api_v2_answers import (
+    IN_FLIGHT,
     LIVE,
     absent_or_not,
     cause_of,
+    moved,
     moved_or_not,
     ours_or_not,
     read_booking,
@@ -44,7 +46,7 @@ from providers.api_v2_answers import (
 )
 from providers.exchange import BODY_MAX, CONNECTIONS_MAX, Answer, Deadline, Exchange, Failure
 from providers.outcomes import failed, retry_after_ms, told
-from providers.untrusted import BookingAnswer, ListAnswer, Unreadable, read_json
+from providers.untrusted import ListAnswer, Unreadable, read_json
 
 LISTING_BODY_MAX = 1_048_576
 LIMIT_MAX = 100
@@ -85,8 +87,8 @@ class ApiV2Provider:
         if answer.status < 300:
             return taken(answer, call, replayed=answer.status == 200)
         cause = cause_of(answer)
-        if answer.status in (409, 412) and cause.code != "in_flight":
-            return ours_or_not(await self._find(call, deadline), details, reason_of(answer, cause))
+        if answer.status in (409, 412) and cause.code != IN_FLIGHT:
+            return ours_or_not(await self._find(call, deadline), details, cause, reason_of(answer, cause))
         return refused(answer)
 
     async def get(self, call: Call, calendar: str, provider_ref: str) -> ReadOutcome:
@@ -132,9 +134,9 @@ class ApiV2Provider:
         if isinstance(answer, Failure):
             return failed(answer)
         if answer.status < 300:
-            return taken(answer, call, replayed=False)
+            return moved(answer, call, details)
         cause = cause_of(answer)
-        if answer.status in (*GONE, 409, 412, 422) and cause.code != "in_flight":
+        if answer.status in (*GONE, 409, 412, 422) and cause.code != IN_FLIGHT:
             conflict = answer.status in (409, 412)
             return moved_or_not(await self._find(call, deadline), details, reason_of(answer, cause), conflict=conflict)
         return refused(answer)
@@ -149,13 +151,15 @@ class ApiV2Provider:
             "GET", url, Deadline(call.timeout_ms), headers=_headers(call), body_max=LISTING_BODY_MAX
         )
         if isinstance(answer, Answer) and token is not None and answer.status == 410:
-            raise SyncExpired(cause_of(answer).code)
+            raise SyncExpired(reason_of(answer, cause_of(answer)))
         if isinstance(answer, Failure) or answer.status != 200:
             raise ProviderUnavailable(f"{self.name}: the calendar cannot be listed: {told(answer)}")
         try:
             page = read_json(answer.body, ListAnswer)
         except Unreadable as fault:
             raise ProviderUnavailable(f"{self.name}: the listing cannot be read: {fault}") from fault
+        if page.has_more and page.next_sync_token in (None, token):
+            raise ProviderUnavailable(f"{self.name}: the listing has more, but gives no token to go on from")
         bookings = tuple(item.booking("") for item in page.items)
         return Page(bookings=bookings, next_token=page.next_sync_token, more=page.has_more)
 
@@ -175,10 +179,9 @@ class ApiV2Provider:
             return failed(answer)
         if answer.status != 200:
             return unread(answer)
-        try:
-            booking = read_json(answer.body, BookingAnswer).booking(call.client_ref)
-        except Unreadable as fault:
-            return Unknown(reason=f"the answer cannot be read: {fault}")
+        booking = read_booking(answer, call)
+        if isinstance(booking, Unknown):
+            return booking
         return Found(booking=booking, poll_after_ms=retry_after_ms(answer))
 
     async def _find(self, call: Call, deadline: Deadline) -> ReadOutcome:
@@ -189,14 +192,16 @@ class ApiV2Provider:
         if answer.status != 200:
             return unread(answer)
         try:
-            items = read_json(answer.body, ListAnswer).items
+            page = read_json(answer.body, ListAnswer)
         except Unreadable as fault:
             return Unknown(reason=f"the answer cannot be read: {fault}")
-        ours = [item.booking("") for item in items if item.client_ref == call.client_ref]
-        if not ours:
-            return Missing()
+        ours = [item.booking("") for item in page.items if item.client_ref == call.client_ref]
         live = [booking for booking in ours if booking.status in LIVE]
-        return Found(booking=(live or ours)[-1], poll_after_ms=retry_after_ms(answer))
+        if not live and (page.has_more or len(ours) < len(page.items)):
+            return Unknown(
+                reason="the answer shows more than this client reference: ours may be among what it left out"
+            )
+        return Found(booking=(live or ours)[-1], poll_after_ms=retry_after_ms(answer)) if ours else Missing()
 
 
 async def post_json(

@@ -18,10 +18,12 @@ from domain.provider import (
     WriteOutcome,
 )
 from providers.exchange import Answer
-from providers.outcomes import refused_read, refused_write, retry_after_ms
+from providers.outcomes import printable, refused_read, refused_write, retry_after_ms
 from providers.untrusted import BookingAnswer, ErrorAnswer, ErrorCause, Unreadable, read_json
 
 LIVE = (BookingStatus.PENDING, BookingStatus.ACCEPTED)
+IN_FLIGHT = "in_flight"
+SLOT_CONFLICT = "slot_conflict"
 
 
 def taken(answer: Answer, call: Call, *, replayed: bool) -> WriteOutcome:
@@ -30,6 +32,15 @@ def taken(answer: Answer, call: Call, *, replayed: bool) -> WriteOutcome:
     if not isinstance(outcome, ProviderBooking):
         return outcome
     return _standing(outcome, retry_after_ms(answer), replayed=replayed)
+
+
+def moved(answer: Answer, call: Call, details: BookingDetails) -> WriteOutcome:
+    """The outcome of a move whose answer is a success: done only if the booking stands where it was to go."""
+    outcome = taken(answer, call, replayed=False)
+    booking = outcome.booking if isinstance(outcome, Confirmed) else None
+    if booking is not None and booking.start is not None and not same_times(booking, details):
+        return Unknown(reason=f"{answer.status}, but the booking stands at other times")
+    return outcome
 
 
 def read_booking(answer: Answer, call: Call) -> ProviderBooking | Unknown:
@@ -43,15 +54,20 @@ def read_booking(answer: Answer, call: Call) -> ProviderBooking | Unknown:
     return booking
 
 
-def ours_or_not(read: ReadOutcome, details: BookingDetails, reason: str) -> WriteOutcome:
-    """After a refused create: our own earlier booking, or somebody else's."""
+def ours_or_not(read: ReadOutcome, details: BookingDetails, cause: ErrorCause, reason: str) -> WriteOutcome:
+    """After a refused create: our own earlier booking, or somebody else's.
+
+    Where nothing of ours is seen, only a slot that somebody else holds is a refusal: a look-up may lag behind our own.
+    """
     match read:
         case Found(booking=booking):
             if same_times(booking, details) and booking.summary in (None, details.summary):
                 return _standing(booking, read.poll_after_ms, replayed=True)
             return Rejected(reason=reason, conflict=True)
-        case Missing():
+        case Missing() if cause.code == SLOT_CONFLICT:
             return Rejected(reason=reason, conflict=True)
+        case Missing():
+            return Unknown(reason=f"{reason}; the read back saw no booking of ours")
         case _:
             return Unknown(reason=f"{reason}; the read back failed: {read.reason}"[:500])
 
@@ -90,16 +106,16 @@ def refused(answer: Answer) -> WriteOutcome:
     """The outcome of a write that was answered with an error envelope."""
     cause = cause_of(answer)
     delay_ms = None if cause.retry_after is None else int(cause.retry_after * 1_000)
-    if answer.status == 409 and cause.code == "in_flight":
+    if answer.status == 409 and cause.code == IN_FLIGHT:
         return Unknown(reason=reason_of(answer, cause), in_flight=True, retry_after_ms=retry_after_ms(answer, delay_ms))
-    return refused_write(answer, f"{cause.code} {cause.message}", delay_ms)
+    return refused_write(answer, cause.text(), delay_ms)
 
 
 def unread(answer: Answer) -> ReadOutcome:
     """The outcome of a read that was answered with an error envelope."""
     cause = cause_of(answer)
     delay_ms = None if cause.retry_after is None else int(cause.retry_after * 1_000)
-    return refused_read(answer, f"{cause.code} {cause.message}", delay_ms)
+    return refused_read(answer, cause.text(), delay_ms)
 
 
 def cause_of(answer: Answer) -> ErrorCause:
@@ -112,7 +128,7 @@ def cause_of(answer: Answer) -> ErrorCause:
 
 def reason_of(answer: Answer, cause: ErrorCause) -> str:
     """Status and cause in a few words that print."""
-    return "".join(c if c.isprintable() else " " for c in f"{answer.status} {cause.code} {cause.message}")[:400]
+    return printable(f"{answer.status} {cause.text()}")[:400]
 
 
 def same_times(booking: ProviderBooking, details: BookingDetails) -> bool:

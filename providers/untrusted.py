@@ -13,6 +13,8 @@ from pydantic import (
     Field,
     StrictInt,
     ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
 )
 
 from domain.provider import BookingStatus, ProviderBooking
@@ -78,12 +80,27 @@ class ListAnswer(_Told):
     has_more: bool = False
 
 
-class ErrorCause(_Told):
-    """What an error envelope says; every part may be absent."""
+def _absent_if_broken(value: object, read: ValidatorFunctionWrapHandler) -> object:
+    try:
+        return read(value)
+    except ValidationError:
+        return None
 
-    code: str = ""
-    message: str = ""
-    retry_after: float | None = Field(default=None, ge=0, le=86_400)
+
+T = TypeVar("T")
+Lenient = Annotated[T | None, WrapValidator(_absent_if_broken)]
+
+
+class ErrorCause(_Told):
+    """What an error envelope says; a part that is absent or broken must not hide the others."""
+
+    code: Lenient[str] = None
+    message: Lenient[str] = None
+    retry_after: Lenient[Annotated[float, Field(ge=0, le=86_400)]] = None
+
+    def text(self) -> str:
+        """Code and message in one line."""
+        return f"{self.code or ''} {self.message or ''}".strip()
 
 
 class ErrorAnswer(_Told):

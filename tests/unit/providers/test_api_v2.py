@@ -1,7 +1,9 @@
 """What the `/api/v2` adapter makes of each fault: the outcome's kind, and what was committed meanwhile."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -188,16 +190,73 @@ async def test_a_conflict_whose_read_back_fails_is_unknown(mock: MockProvider, p
     assert isinstance(await provider.create(call("create-again"), DETAILS), Unknown)
 
 
-async def test_a_slot_that_somebody_else_holds_is_a_conflict() -> None:
-    refusal = b'{"error": {"code": "slot_conflict", "message": "taken", "retryable": false}}'
-    answers = [answer(409, refusal), answer(200, b'{"items": []}')]
+def told(**changes: object) -> bytes:
+    times = {"start": "2027-03-01T09:00:00Z", "end": "2027-03-01T10:00:00Z"}
+    return json.dumps({"id": "bk_1", "client_ref": "booking-1", "status": "accepted", **times, **changes}).encode()
+
+
+@asynccontextmanager
+async def answering(*answers: bytes) -> AsyncIterator[ApiV2Provider]:
     async with wire(lambda number, _head: answers[number - 1]) as seen:
         adapter = ApiV2Provider("wire", seen.url)
+        try:
+            yield adapter
+        finally:
+            await adapter.close()
+    assert len(seen.heads) == len(answers)
+
+
+async def test_a_slot_that_somebody_else_holds_is_a_conflict() -> None:
+    refusal = b'{"error": {"code": "slot_conflict", "message": "taken", "retryable": false}}'
+    async with answering(answer(409, refusal), answer(200, b'{"items": []}')) as adapter:
         outcome = await adapter.create(call(), DETAILS)
-        await adapter.close()
     assert isinstance(outcome, Rejected)
     assert outcome.conflict
     assert "slot_conflict" in outcome.reason
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"{}", b'{"error": {"code": "client_ref_conflict"}}'])
+async def test_a_conflict_that_names_no_slot_and_shows_nothing_of_ours_is_unknown(body: bytes) -> None:
+    async with answering(answer(409, body), answer(200, b'{"items": []}')) as adapter:
+        assert isinstance(await adapter.create(call(), DETAILS), Unknown)
+
+
+@pytest.mark.parametrize("broken", ['"retry_after": -1', '"retry_after": "soon"', '"message": null', '"message": [1]'])
+async def test_a_broken_part_of_an_error_does_not_hide_that_the_first_copy_runs(broken: str) -> None:
+    body = f'{{"error": {{"code": "in_flight", {broken}}}}}'.encode()
+    async with answering(answer(409, body)) as adapter:
+        outcome = await adapter.create(call(), DETAILS)
+    assert isinstance(outcome, Unknown)
+    assert outcome.in_flight
+
+
+@pytest.mark.parametrize(
+    ("items", "more"), [([], True), ([told(client_ref="stranger")], False), ([told(client_ref=None)], False)]
+)
+async def test_a_look_up_that_may_have_left_ours_out_is_unknown(items: list[bytes], more: bool) -> None:
+    body = b'{"items": [%s], "has_more": %s}' % (b",".join(items), json.dumps(more).encode())
+    async with answering(answer(200, body)) as adapter:
+        assert isinstance(await adapter.find(call("find"), "main"), Unknown)
+
+
+@pytest.mark.parametrize("token", [None, "t"])
+async def test_a_listing_that_would_never_end_is_unavailable(token: str | None) -> None:
+    body = json.dumps({"items": [], "has_more": True, "next_sync_token": token}).encode()
+    async with answering(answer(200, body)) as adapter:
+        with pytest.raises(ProviderUnavailable):
+            await adapter.listing(call("list"), "main", token)
+
+
+async def test_a_move_that_is_answered_with_other_times_is_unknown() -> None:
+    async with answering(answer(200, told())) as adapter:
+        assert isinstance(await adapter.reschedule(call("move"), "bk_1", '"1"', LATER), Unknown)
+
+
+async def test_a_reference_that_shows_another_booking_is_not_taken_for_ours() -> None:
+    strange = answer(200, told(client_ref="stranger"))
+    async with answering(strange, strange) as adapter:
+        assert isinstance(await adapter.get(call("get"), "main", "bk_1"), Unknown)
+        assert isinstance(await adapter.reschedule(call("move"), "bk_1", None, DETAILS), Retryable)
 
 
 async def test_an_answer_about_another_booking_is_unknown() -> None:
