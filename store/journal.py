@@ -154,7 +154,8 @@ def _settle_all(resolutions: list[Resolution]) -> None:
 
 
 def _settle(future: Any, result: Any, error: Exception | None) -> None:
-    if future.done():
+    # A thread's future takes no cancellation any more from here on; a task's is cancelled in this loop or not at all.
+    if not future.set_running_or_notify_cancel() if isinstance(future, ThreadFuture) else future.done():
         return
     if error is None:
         future.set_result(result)

@@ -118,6 +118,23 @@ class TestGroupCommit:
         assert await stayed == 2
         assert await store.position() == 2, "a cancelled append may still be stored"
 
+    def test_a_thread_that_leaves_at_the_last_moment_does_not_stop_the_others(self, path: Path) -> None:
+        class LeavesWhenAsked(Future):
+            """Is cancelled after the journal has seen that it was not."""
+
+            def done(self) -> bool:
+                was_done = super().done()
+                self.cancel()
+                return was_done
+
+        journal = Journal(lambda: writing_connection(path))
+        left: Future[None] = Future()
+        left.cancel()
+        for future in (left, LeavesWhenAsked()):
+            journal.submit(TaskEntry(lambda _: None, future))
+        assert _append(journal, stream=1).result(5) == 1
+        journal.close()
+
     async def test_versions_are_checked_beyond_the_heads_remembered(
         self, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
