@@ -67,6 +67,8 @@ class LogRecorder(Recorder):
                 return connection.execute(query).all()
         except DBAPIError as error:
             raise OperationalError(str(error.orig)) from error
+        except StoreUnavailable as error:
+            raise OperationalError(str(error)) from error
 
 
 class LogAggregateRecorder(LogRecorder, AggregateRecorder):

@@ -1,6 +1,7 @@
 """The store on one SQLite file: the journal writes, a few threads read. One process to a file; others may read."""
 
 import asyncio
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -29,8 +30,8 @@ class SqliteStore(Store):
 
     def __init__(self, owner: str, readers: Engine, journal: Journal | None, lock: FileLock | None) -> None:
         self.owner = owner
-        self.readers = readers
-        """Read-only connections, for queries beyond the port."""
+        self._readers = readers
+        self._closed = False
         self._journal = journal
         self._lock = lock
         self._threads = ThreadPoolExecutor(READERS_MAX, thread_name_prefix="store-reader")
@@ -42,21 +43,31 @@ class SqliteStore(Store):
         `read_only` takes no lock and writes nothing, so that it works beside the process that holds the file.
         Raises StoreLocked (another process holds it), StoreRefused (not ours), StoreUnavailable (cannot be opened).
         """
-        path = Path(path).absolute()
+        path = Path(os.path.realpath(path))  # the lock lies beside the file itself, whatever link leads there
         readers = reading_engine(path)
         lock = None if read_only else FileLock(path)
+        journal: Journal | None = None
         try:
             journal = None if read_only else Journal(lambda: writing_connection(path))
             with readers.connect() as connection:
                 check_ours(connection, path)
         except BaseException as error:
             readers.dispose()
+            if journal is not None:
+                journal.close()
             if lock is not None:
                 lock.release()
             if isinstance(error, DBAPIError):
                 raise StoreUnavailable(f"{path} cannot be opened: {error.orig}") from error
             raise
         return cls(owner, readers, journal, lock)
+
+    @property
+    def readers(self) -> Engine:
+        """Read-only connections, for queries beyond the port. Raises StoreUnavailable once the store is closed."""
+        if self._closed:
+            raise StoreUnavailable("the store is closed")  # the engine itself would open the file anew
+        return self._readers
 
     @property
     def journal(self) -> Journal:
@@ -129,8 +140,9 @@ class SqliteStore(Store):
 
     def close_now(self) -> None:
         """`close` for callers without an event loop; blocks until what is queued is durable. Twice is once."""
+        self._closed = True
         self._threads.shutdown()
-        self.readers.dispose()
+        self._readers.dispose()
         if self._journal is not None:
             self._journal.close()
         lock, self._lock = self._lock, None
@@ -140,7 +152,7 @@ class SqliteStore(Store):
     async def _read(self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         def run() -> T:
             try:
-                with self.readers.connect() as connection:
+                with self._readers.connect() as connection:
                     return query(connection, *args, **kwargs)
             except DBAPIError as error:
                 raise StoreUnavailable(f"nothing was read: {error.orig}") from error

@@ -45,15 +45,18 @@ class FileLock:
             raise StoreUnavailable(f"{lock_path} cannot be opened: {error.strerror}") from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+        except BlockingIOError:
             holder = os.read(self._file, 32).decode(errors="replace").strip() or "unknown"
             os.close(self._file)
             raise StoreLocked(
                 f"{path} is held by process {holder}: stop that process, send the work to it,"
                 " or open the store read-only"
             ) from None
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            os.close(self._file)
+            raise StoreUnavailable(f"{lock_path} cannot be locked and written: {error.strerror}") from error
 
     def release(self) -> None:
         """Let go; the lock file stays, because removing it would race with the next holder."""

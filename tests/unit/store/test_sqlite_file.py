@@ -1,19 +1,24 @@
 """Who may open a store file, and which files are refused."""
 
 import os
+import resource
 import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from concurrent.futures import Future
 from pathlib import Path
 from uuid import UUID
 
 import pytest
+from eventsourcing.persistence import OperationalError
 
 from domain.errors import StoreLocked, StoreUnavailable
+from store import sqlite
 from store.log_writer import LogWriter, TaskEntry
 from store.port import Append, RecordedEvent
+from store.recorder import LogApplicationRecorder
 from store.sqlite import SqliteStore
 from store.sqlite_file import StoreRefused
 
@@ -60,6 +65,49 @@ def test_a_second_store_in_the_same_process_is_refused_too(path: Path) -> None:
         SqliteStore.open(path, "second")
     store.close_now()
     SqliteStore.open(path, "second").close_now()
+
+
+def test_a_second_name_of_the_file_is_no_way_round_the_lock(path: Path) -> None:
+    store = SqliteStore.open(path, "first")
+    link = path.with_name("link.db")
+    link.symlink_to(path)
+    with pytest.raises(StoreLocked, match=str(os.getpid())):
+        SqliteStore.open(link, "second")
+    store.close_now()
+
+
+def test_a_lock_that_cannot_be_written_is_unavailable_and_is_let_go_of(path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        with pytest.raises(StoreUnavailable, match="cannot be locked and written: File too large") as refusal:
+            SqliteStore.open(path, "first")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not isinstance(refusal.value, StoreLocked)
+    SqliteStore.open(path, "first").close_now()
+
+
+def test_an_opening_that_fails_at_its_last_step_leaves_no_writer(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise StoreRefused("changed meanwhile")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sqlite, "check_ours", refuse)
+        with pytest.raises(StoreRefused):
+            SqliteStore.open(path, "first")
+    assert "journal" not in {thread.name for thread in threading.enumerate()}
+    SqliteStore.open(path, "first").close_now()
+
+
+def test_a_closed_store_hands_out_no_connection(path: Path) -> None:
+    store = SqliteStore.open(path, "first")
+    recorder = LogApplicationRecorder(store)
+    store.close_now()
+    with pytest.raises(StoreUnavailable, match="closed"):
+        store.readers.connect()
+    with pytest.raises(OperationalError, match="closed"):
+        recorder.max_notification_id()
 
 
 def test_a_process_that_was_killed_holds_nothing(path: Path, held: subprocess.Popen) -> None:
