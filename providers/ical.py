@@ -8,7 +8,8 @@ import json
 import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from icalendar import Calendar, Component, Event, vCalAddress, vRecur
 
@@ -19,6 +20,11 @@ ZONE = "X-APPOINTMENTS-TIME-ZONE"
 METADATA = "X-APPOINTMENTS-METADATA"
 SERIES_YEARS = 20
 ZONES_SINCE = date(1970, 1, 1)
+ZONES_MAX = 20
+ZONE_RULES_MAX = 50
+ZONE_RULE = {"FREQ": 1, "BYMONTH": 1, "BYDAY": 1, "BYMONTHDAY": 7, "UNTIL": 1, "COUNT": 1, "WKST": 1}
+"""What a yearly change of the clock is told by, and how many values each may have."""
+SEQUENCE_MAX = 2**31 - 1
 RRULE = re.compile(r"FREQ=[A-Z]+(;[A-Z-]+=[A-Za-z0-9,:+/-]+)*")
 STATUS = {"CANCELLED": BookingStatus.CANCELLED, "TENTATIVE": BookingStatus.PENDING}
 
@@ -73,24 +79,26 @@ def write_event(client_ref: str, details: BookingDetails, now: datetime) -> byte
     calendar.add("PRODID", PRODUCT)
     calendar.add("VERSION", "2.0")
     calendar.add_component(event)
-    return _written(calendar, details, (details.start - timedelta(days=366)).date())
+    since = (details.start - timedelta(days=366)).date()
+    return _written(calendar, details, since, series=bool(details.recurrence))
 
 
 def read_event(body: bytes) -> CalendarEvent:
     """Read a stored event; raises `Unreadable`."""
     try:
-        event = _main_event(Calendar.from_ical(body))
-        zone = _zone(str(event.get(ZONE, "UTC")))
+        calendar = Calendar.from_ical(body)
+        event = _main_event(calendar)
+        start, end = _times(event, calendar)
         return CalendarEvent(
-            uid=str(event["UID"]),
+            uid=str(_needed(event, "UID")),
             status=STATUS.get(str(event.get("STATUS", "")).upper(), BookingStatus.ACCEPTED),
-            sequence=max(int(event.get("SEQUENCE", 0)), 0),
-            start=_instant(event.start, zone),
-            end=_instant(event.end, zone),
+            sequence=_sequence(event),
+            start=start,
+            end=end,
             summary=str(event.get("SUMMARY", "")),
         )
     except Exception as fault:  # a stored body is a stranger's: the parser's errors have no common root
-        raise Unreadable(f"{type(fault).__name__}: {fault}") from fault
+        raise Unreadable(str(fault)) from fault
 
 
 def move_event(body: bytes, details: BookingDetails, now: datetime) -> bytes:
@@ -98,16 +106,20 @@ def move_event(body: bytes, details: BookingDetails, now: datetime) -> bytes:
     try:
         calendar = Calendar.from_ical(body)
         event = _main_event(calendar)
-        sequence = max(int(event.get("SEQUENCE", 0)), 0)
-    except Exception as fault:
-        raise Unreadable(f"{type(fault).__name__}: {fault}") from fault
-    for name in ("DTSTART", "DTEND", "DURATION", "DTSTAMP", "LAST-MODIFIED", "SEQUENCE", ZONE):
-        event.pop(name, None)
-    event.add("SEQUENCE", sequence + 1)
-    _put_times(event, details, now)
-    # zones that IANA names are written anew: the old rules may end before the new times
-    calendar.subcomponents = [part for part in calendar.subcomponents if not _is_iana_zone(part)]
-    return _written(calendar, details, ZONES_SINCE)
+        sequence = _sequence(event)
+        for name in ("DTSTART", "DTEND", "DURATION", "DTSTAMP", "LAST-MODIFIED", "SEQUENCE", ZONE):
+            event.pop(name, None)
+        event.add("SEQUENCE", sequence + 1)
+        _put_times(event, details, now)
+        # zones that IANA names are written anew: the old rules may end before the new times
+        calendar.subcomponents = [part for part in calendar.subcomponents if not _is_iana_zone(part)]
+        if len(calendar.get_used_tzids()) > ZONES_MAX:
+            raise ValueError(f"it names more than {ZONES_MAX} time zones")
+        return _written(calendar, details, ZONES_SINCE, series="RRULE" in event)
+    except Unwritable:
+        raise
+    except Exception as fault:  # what a stranger's body holds shows only as it is written again
+        raise Unreadable(str(fault)) from fault
 
 
 def _put_times(event: Event, details: BookingDetails, now: datetime) -> None:
@@ -152,9 +164,9 @@ def _recurrence(details: BookingDetails) -> vRecur:
     return parsed
 
 
-def _written(calendar: Calendar, details: BookingDetails, first: date) -> bytes:
+def _written(calendar: Calendar, details: BookingDetails, first: date, *, series: bool) -> bytes:
     # bounded, because a zone's full history is 3 KB; a series gets rules enough for its years
-    years = SERIES_YEARS if details.recurrence or calendar.events[0].rrules else 1
+    years = SERIES_YEARS if series else 1
     calendar.add_missing_timezones(first_date=first, last_date=(details.end + timedelta(days=366 * years)).date())
     written: bytes = calendar.to_ical()
     return written
@@ -162,11 +174,30 @@ def _written(calendar: Calendar, details: BookingDetails, first: date) -> bytes:
 
 def _main_event(calendar: Calendar) -> Event:
     # a changed instance of a series is a further VEVENT with a RECURRENCE-ID
-    return next(event for event in calendar.events if "RECURRENCE-ID" not in event)
+    for event in calendar.events:
+        if "RECURRENCE-ID" not in event:
+            return event
+    raise ValueError("it holds no event")
+
+
+def _needed(event: Event, name: str) -> Any:
+    if name not in event:
+        raise ValueError(f"the event has no {name}")
+    return event[name]
+
+
+def _sequence(event: Event) -> int:
+    return min(max(int(event.get("SEQUENCE", 0)), 0), SEQUENCE_MAX)
 
 
 def _is_iana_zone(part: Component) -> bool:
-    return part.name == "VTIMEZONE" and str(part.get("TZID")) in available_timezones()
+    if part.name != "VTIMEZONE":
+        return False
+    try:
+        _zone(str(part.get("TZID")))
+    except Unwritable:
+        return False
+    return True
 
 
 def _zone(name: str) -> ZoneInfo:
@@ -176,12 +207,48 @@ def _zone(name: str) -> ZoneInfo:
         raise Unwritable(f"no such IANA time zone: {name!r}") from fault
 
 
-def _instant(value: date, zone: ZoneInfo) -> datetime:
-    if not isinstance(value, datetime):
-        value = datetime.combine(value, time(), zone)
-    elif value.tzinfo is None:
-        value = value.replace(tzinfo=zone)
-    return value.astimezone(UTC)
+def _times(event: Event, calendar: Calendar) -> tuple[datetime, datetime]:
+    told = _needed(event, "DTSTART")
+    start = _moment(told, calendar, event)
+    if "DTEND" in event:
+        end = _moment(_needed(event, "DTEND"), calendar, event)
+    elif "DURATION" in event:
+        # days are wall time, hours are exact (RFC 5545, 3.3.6)
+        lasts = _needed(event, "DURATION").dt
+        end = (start + timedelta(days=lasts.days)).astimezone(UTC) + timedelta(seconds=lasts.seconds)
+    else:
+        end = start if isinstance(told.dt, datetime) else start + timedelta(days=1)
+    return start.astimezone(UTC), end.astimezone(UTC)
+
+
+def _moment(told: Any, calendar: Calendar, event: Event) -> datetime:
+    """A DTSTART or DTEND in its zone: IANA's, the one that this body defines, or for floating times the booking's own.
+
+    The parser remembers the first definition of a name that it ever saw, so what it made of another is not used.
+    """
+    moment, name = told.dt, str(told.params.get("TZID", ""))
+    if not isinstance(moment, datetime):
+        return datetime.combine(moment, time(), _zone(str(event.get(ZONE, "UTC"))))
+    if not name:
+        return moment if moment.tzinfo else moment.replace(tzinfo=_zone(str(event.get(ZONE, "UTC"))))
+    if isinstance(moment.tzinfo, ZoneInfo):
+        return moment
+    for zone in calendar.timezones:
+        if str(zone.get("TZID")) == name:
+            _check_rules(zone)
+            return moment.replace(tzinfo=zone.to_tz(lookup_tzid=False))
+    raise ValueError(f"no such time zone: {name}")
+
+
+def _check_rules(zone: Component) -> None:
+    # every change of the clock since the rules began is worked out: one a second would take for ever
+    if len(zone.subcomponents) > ZONE_RULES_MAX:
+        raise ValueError(f"the time zone has more than {ZONE_RULES_MAX} rules")
+    for part in zone.subcomponents:
+        rule: Any = part.get("RRULE", {})
+        few = all(len(values) <= ZONE_RULE.get(name, 0) for name, values in rule.items())
+        if rule and not (few and rule.get("FREQ") == ["YEARLY"]):
+            raise ValueError("the rules of the time zone are not yearly")
 
 
 def _plain(text: str) -> str:

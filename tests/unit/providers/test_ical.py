@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import available_timezones
 
 import pytest
 import recurring_ical_events
@@ -136,3 +137,77 @@ def test_a_body_without_a_readable_event_is_unreadable(body: bytes) -> None:
     if b"VEVENT" not in body:
         with pytest.raises(Unreadable):
             move_event(body, details(), NOW)
+
+
+def strangers(times: str, *zones: str) -> bytes:
+    lines = ["BEGIN:VCALENDAR", "VERSION:2.0", "PRODID:x", *zones, "BEGIN:VEVENT", "UID:u", "DTSTAMP:20270101T000000Z"]
+    return "\r\n".join([*lines, times, "END:VEVENT", "END:VCALENDAR", ""]).encode()
+
+
+def zone(offset: str, rule: str = "", name: str = "Our Town", rules: int = 2) -> str:
+    part = f"DTSTART:16010101T030000\r\nTZOFFSETFROM:{offset}\r\nTZOFFSETTO:{offset}{rule and chr(13) + chr(10) + rule}"
+    parts = [f"BEGIN:{kind}\r\n{part}\r\nEND:{kind}" for kind in ("STANDARD", "DAYLIGHT") * (rules // 2)]
+    return "\r\n".join(["BEGIN:VTIMEZONE", f"TZID:{name}", *parts, "END:VTIMEZONE"])
+
+
+IN_OUR_TOWN = "DTSTART;TZID=Our Town:20270301T100000\r\nDTEND;TZID=Our Town:20270301T110000"
+
+
+@pytest.mark.parametrize(("offset", "hour"), [("+0100", 9), ("+0500", 5), ("-0300", 13)])
+def test_a_zone_that_a_body_defines_is_its_own_and_no_other_bodys(offset: str, hour: int) -> None:
+    event = read_event(strangers(IN_OUR_TOWN, zone(offset, "RRULE:FREQ=YEARLY;BYDAY=1SU;BYMONTH=11")))
+    assert event.start == datetime(2027, 3, 1, hour, tzinfo=UTC)
+    assert event.end == datetime(2027, 3, 1, hour + 1, tzinfo=UTC)
+
+
+def test_a_zone_that_nobody_defines_is_unreadable_though_another_body_defined_it() -> None:
+    read_event(strangers(IN_OUR_TOWN, zone("+0100")))
+    for body in (strangers(IN_OUR_TOWN), strangers(IN_OUR_TOWN.replace("Our Town", "Mars/Base"))):
+        with pytest.raises(Unreadable, match="no such time zone"):
+            read_event(body)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "RRULE:FREQ=SECONDLY",
+        "RRULE:FREQ=YEARLY;BYHOUR=1,2,3",
+        "RRULE:FREQ=YEARLY;INTERVAL=0",
+        "RRULE:FREQ=YEARLY;BYDAY=MO,TU",
+    ],
+)
+def test_a_zone_whose_rules_take_for_ever_to_work_out_is_unreadable(rule: str) -> None:
+    with pytest.raises(Unreadable, match="not yearly"):
+        read_event(strangers(IN_OUR_TOWN, zone("+0100", rule)))
+    with pytest.raises(Unreadable, match="rules"):
+        read_event(strangers(IN_OUR_TOWN, zone("+0100", rules=60)))
+
+
+def test_a_duration_of_hours_is_exact_and_one_of_days_is_wall_time() -> None:
+    before = "DTSTART;TZID=Europe/Berlin:20270328T003000\r\nDURATION:"  # the clocks change at 02:00
+    assert read_event(strangers(f"{before}PT3H")).end == datetime(2027, 3, 28, 2, 30, tzinfo=UTC)
+    assert read_event(strangers(f"{before}P1D")).end == datetime(2027, 3, 28, 22, 30, tzinfo=UTC)
+    assert read_event(strangers("DTSTART;VALUE=DATE:20270328")).end == datetime(2027, 3, 29, tzinfo=UTC)
+
+
+def test_a_sequence_beyond_what_the_format_allows_is_bounded() -> None:
+    assert read_event(strangers("DTSTART:20270301T090000Z\r\nSEQUENCE:99999999999999999999")).sequence == 2**31 - 1
+
+
+def test_a_series_is_moved_with_its_years_of_rules_wherever_it_stands_in_the_body() -> None:
+    changed = "BEGIN:VEVENT\r\nUID:u\r\nRECURRENCE-ID:20270301T090000Z\r\nDTSTART:20270301T100000Z\r\nEND:VEVENT"
+    body = strangers("DTSTART:20270301T090000Z\r\nRRULE:FREQ=WEEKLY", changed)
+    moved = move_event(body, details(START + timedelta(days=1)), NOW).replace(b"\r\n ", b"")
+    assert b"20450326T" in moved
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        "DTSTART:20270301T090000Z\r\nBEGIN:VTIMEZONE\r\nEND:VTIMEZONE",
+        "\r\n".join(f"EXDATE;TZID={name}:20270301T090000" for name in sorted(available_timezones())),
+    ],
+)
+def test_a_body_that_cannot_be_written_again_is_unreadable(times: str) -> None:
+    with pytest.raises(Unreadable):
+        move_event(strangers(times), details(), NOW)
