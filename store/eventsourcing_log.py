@@ -3,6 +3,8 @@
 Owns how the library's environment names our file. `STORE_READ_ONLY=yes` follows a log that another process writes.
 """
 
+import _thread
+import os
 import threading
 import weakref
 from dataclasses import dataclass
@@ -54,13 +56,16 @@ class LogFactory(InfrastructureFactory[LogTrackingRecorder]):
             raise InfrastructureFactoryError(
                 f"no path of a store in any of {', '.join(self.env.create_keys(self.STORE_PATH))}"
             )
-        key = Path(path).absolute(), bool(strtobool(self.env.get(self.STORE_READ_ONLY) or "no"))
-        self.store = self._enter(key)
+        self._key = Path(os.path.realpath(path)), bool(strtobool(self.env.get(self.STORE_READ_ONLY) or "no"))
+        self.store = self._enter(self._key)
         # Recorders outlive their factory in the library, so the store is closed when the last of either is gone.
-        self._release = weakref.finalize(self, type(self)._leave, key)
+        # The collector strikes in any thread, also in one that holds the lock below, or that a closing store waits for.
+        self._abandoned = weakref.finalize(self, _thread.start_new_thread, type(self)._leave, (self._key,))
+        self._abandoned.atexit = False
 
     def close(self) -> None:
-        self._release()
+        if self._abandoned.detach() is not None:
+            self._leave(self._key)
 
     def aggregate_recorder(self, purpose: str = "events") -> AggregateRecorder:
         tables = {"events": events, "snapshots": snapshots}

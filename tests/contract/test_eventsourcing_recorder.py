@@ -1,6 +1,9 @@
 """The `eventsourcing` library's own cases for recorders, run on our log, and a projection of the library on top."""
 
+import gc
+import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from decimal import Decimal
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +18,9 @@ from eventsourcing.projection import Projection, ProjectionRunner
 from eventsourcing.tests import persistence as cases
 from eventsourcing.utils import Environment, get_topic
 
+from domain.errors import StoreLocked
 from store.eventsourcing_log import LogFactory
+from store.log_writer import LogWriter, TaskEntry
 from store.recorder import (
     LogAggregateRecorder,
     LogApplicationRecorder,
@@ -111,6 +116,57 @@ class TestFactory(OnAFile, cases.InfrastructureFactoryTestCase[LogFactory]):
         self.env[LogFactory.PROCESS_RECORDER_TOPIC] = get_topic(LogTrackingRecorder)
         with pytest.raises(InfrastructureFactoryError, match="LogProcessRecorder"):
             self.factory.process_recorder()
+
+
+def in_a_cycle(path: Path) -> LogFactory:
+    """A factory that only the collector of cycles ends."""
+    factory = LogFactory(Environment("", {LogFactory.STORE_PATH: str(path)}))
+    factory.cycle = factory
+    return factory
+
+
+def test_a_forgotten_factory_may_be_collected_while_another_opens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forgotten, opened = in_a_cycle(tmp_path / "forgotten.db"), SqliteStore.open
+
+    def collect_and_open(*arguments, **named) -> SqliteStore:
+        gc.collect()
+        return opened(*arguments, **named)
+
+    monkeypatch.setattr(SqliteStore, "open", collect_and_open)
+    del forgotten
+    opening = threading.Thread(target=lambda: in_a_cycle(tmp_path / "log.db").close(), daemon=True)
+    opening.start()
+    opening.join(5)
+    assert not opening.is_alive(), "the collector waits for what its own thread holds"
+    until_all_are_let_go_of()
+
+
+def test_a_forgotten_factory_keeps_the_file_until_its_journal_has_ended(tmp_path: Path) -> None:
+    forgotten = in_a_cycle(tmp_path / "log.db")
+    journal, collected = forgotten.store.journal, Future()
+
+    def collect_and_open_again(_: LogWriter) -> None:
+        gc.collect()
+        SqliteStore.open(tmp_path / "log.db", "second").close_now()
+
+    del forgotten
+    journal.submit(TaskEntry(collect_and_open_again, collected))
+    with pytest.raises(StoreLocked):
+        collected.result(5)
+    until_all_are_let_go_of()
+    SqliteStore.open(tmp_path / "log.db", "second").close_now()
+
+
+def until_all_are_let_go_of() -> None:
+    """The store of a forgotten factory is closed in a thread of its own, under the lock of the registry."""
+    for _ in range(500):
+        with LogFactory._sharing:
+            if not LogFactory._shared:
+                return
+        threading.Event().wait(0.01)
+    raise AssertionError("a store was left open")
 
 
 class Account(Aggregate):
