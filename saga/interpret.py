@@ -46,7 +46,7 @@ def call_ended(state: Appointment, ended: CallEnded, now: datetime, plan: SagaPl
         case Pending() if operation is not e.Operation.ACTION:
             # A cancel or a move that the provider still works on: repeat it, it carries the same id.
             return (_failed(ended, now, "unknown", "pending", retry_after_ms=outcome.poll_after_ms),)
-        case Pending() | Unknown() if told is not None:
+        case Pending() | Rejected() | Retryable() | Unknown() if told is not None:
             return _settled(step, told, now)
         case Pending():
             poll_ms = outcome.poll_after_ms or plan.step(step).poll_ms
@@ -134,7 +134,9 @@ def read_ended(state: Appointment, ended: ReadEnded, now: datetime, plan: SagaPl
         case Found():
             return _found(state, looked_for, step, ended, now)
         case Missing():
-            return (_missing(state, looked_for, step, ended.began, now),)
+            # What is to be moved stands somewhere: a search that does not see it says nothing of where.
+            believed = state.state is not State.RESCHEDULING
+            return (_missing(state, looked_for, step, ended.began, now, believed),)
         case Retryable() | Unknown() | Rejected():
             wait_ms = max(getattr(outcome, "retry_after_ms", None) or 0, step.poll_ms, step.settle_ms // 2)
             look_at = now + timedelta(milliseconds=wait_ms)
@@ -172,9 +174,7 @@ def _found(
             return seen, moved
         return seen, _missing(state, doubted, step, ended.began, now)
     if state.state in BACKWARD and not _conclusive(state, doubted, step, ended.began, booking):
-        missing = _missing(state, doubted, step, ended.began, now)
-        again = missing.look_at if missing.look_at > now else now + _pause(step)
-        return (missing.model_copy(update={"trusted": False, "look_at": again}),)
+        return (_missing(state, doubted, step, ended.began, now, believed=False),)
     if state.state in BACKWARD or (state.deadline_at is not None and now >= state.deadline_at):
         return (seen,)
     match booking.status:
@@ -205,13 +205,13 @@ def _conclusive(
 
 
 def _missing(
-    state: Appointment, doubted: StepState, step: StepPlan, began: datetime, now: datetime
+    state: Appointment, doubted: StepState, step: StepPlan, began: datetime, now: datetime, believed: bool = True
 ) -> e.BookingMissing:
     """Absence is believed once the settle delay has passed, unless a callback has said that it is there."""
     settled_at = _settled_at(state, doubted, step, began)
     # A search may lag behind a callback.
     told = doubted.booking is not None and doubted.booking.status in LIVE
-    trusted = began >= settled_at and not told
+    trusted = believed and began >= settled_at and not told
     again = now + _pause(step)
     look_at = now if trusted else settled_at if now < settled_at < again else again
     return e.BookingMissing(at=now, step=step.name, trusted=trusted, look_at=look_at)
@@ -229,10 +229,16 @@ def _pause(step: StepPlan) -> timedelta:
 
 
 def called_back(state: Appointment, told: CalledBack, now: datetime, plan: SagaPlan) -> tuple[e.Event, ...]:
-    """Facts of a callback; none for a duplicate, or for what is known already (our own writes included)."""
+    """Facts of a callback; none for a duplicate, or for what is known already (our own writes included).
+
+    Another booking than the known one (an earlier attempt's, or one from before a move) counts only when all is to go.
+    """
     step = plan.booking_step.name
     known = state.action(step).booking
-    if told.webhook_id in state.webhooks or (known is not None and told.version <= known.version):
+    another = known is not None and known.provider_ref != told.provider_ref
+    if told.webhook_id in state.webhooks or (known is not None and not another and told.version <= known.version):
+        return ()
+    if another and (told.status not in LIVE or state.state not in BACKWARD | ENDED):
         return ()
     fact = e.CallbackReceived(
         at=now,
@@ -245,9 +251,10 @@ def called_back(state: Appointment, told: CalledBack, now: datetime, plan: SagaP
     booking = ProviderBooking(
         provider_ref=told.provider_ref, client_ref=str(state.id), status=told.status, version=told.version
     )
-    if known is not None:
+    if known is not None and not another:
         booking = known.model_copy(update={"status": told.status, "version": told.version, "etag": None})
-    return (fact, *_consequence(state, step, booking, now, plan))
+    consequence = _consequence(state, step, booking, now, plan)
+    return () if another and not consequence else (fact, *consequence)
 
 
 def _consequence(
@@ -272,6 +279,7 @@ def _consequence(
         return _settled(step, booking, now) if booking.status is not BookingStatus.PENDING else ()
     standing = (State.CONFIRMED, State.RESCHEDULING)
     done = state.state in standing or (state.state in FORWARD and progress is Progress.DONE)
-    if done and not alive and not state.parked:
+    undone = state.state in BACKWARD and state.undo(step).progress is Progress.DONE
+    if (done and not alive) or (undone and alive):
         return (e.AppointmentParked(at=now, reason=f"the provider says that the booking is {booking.status}"),)
     return ()

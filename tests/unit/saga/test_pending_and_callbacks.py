@@ -4,10 +4,12 @@ from itertools import permutations
 
 import pytest
 from given_when_then import (
+    CALENDAR,
     CANCELLING,
     CONFIRMED,
     CREATING,
     DEADLINE,
+    DEPOSIT,
     DUE,
     GONE,
     MOVING,
@@ -21,6 +23,8 @@ from given_when_then import (
     begun,
     booking,
     called_back,
+    cancel,
+    cancellation,
     closed,
     failed,
     given,
@@ -30,13 +34,15 @@ from given_when_then import (
     parked,
     pending,
     read,
+    requested,
     started,
     succeeded,
     told,
 )
 
 from domain import events as e
-from domain.provider import Confirmed, Found, Missing, Pending, Retryable, Unknown
+from domain.definition import SagaPlan
+from domain.provider import Confirmed, Found, Missing, Pending, Rejected, Retryable, Unknown
 
 
 class TestPolls:
@@ -159,6 +165,24 @@ class TestCallbacks:
         then.then(called_back(status, 2), parked(f"the provider says that the booking is {status}"))
         assert then.turn.state.parked
 
+    def test_one_that_the_provider_took_away_while_it_was_parked_is_parked_for_that(self) -> None:
+        then = given(*CONFIRMED, acted("park")).when(told("cancelled", 2), after(5))
+        then.then(called_back("cancelled", 2), parked("the provider says that the booking is cancelled"))
+
+    @pytest.mark.parametrize("refusal", [Rejected(reason="taken", conflict=True), Retryable(reason="429")])
+    def test_one_that_was_accepted_while_its_create_call_ran_is_believed_over_a_refusal(self, refusal: object) -> None:
+        then = given(*CREATING).when(told("accepted", 1), after(5))
+        then.when(answered(refusal), after(9)).calls("notify")
+        then.when(cancel(), after(6)).when(answered(refusal), after(9)).calls("calendar", "compensation")
+
+    @pytest.mark.parametrize("stream", [PENDING, TELLING, CONFIRMED, MOVING, CANCELLING, GONE])
+    def test_the_end_of_another_booking_ends_nothing(self, stream: tuple[e.Event, ...]) -> None:
+        given(*stream).when(told("cancelled", 7, ref="bk-0"), after(5)).idle()
+
+    @pytest.mark.parametrize("stream", [PENDING, TELLING, CONFIRMED, MOVING])
+    def test_the_life_of_another_booking_says_nothing_of_this_one(self, stream: tuple[e.Event, ...]) -> None:
+        given(*stream).when(told("accepted", 7, ref="bk-0"), after(5)).idle()
+
     def test_the_end_of_our_own_cancel_is_no_news(self) -> None:
         given(*GONE).when(told("cancelled", 2)).idle()
 
@@ -187,6 +211,31 @@ class TestLateSuccess:
     def test_a_cancelled_one_that_comes_to_life_is_cancelled_again_under_a_new_id(self) -> None:
         then = given(*GONE).when(told("accepted", 5), after(9_000)).is_("cancelling")
         then.calls("calendar", "compensation", operation_id=op(operation="compensation", round=1))
+
+    @pytest.mark.parametrize("version", [1, 9])
+    def test_another_booking_that_comes_to_life_after_the_end_is_taken_away(self, version: int) -> None:
+        then = given(*GONE).when(told("accepted", version, ref="bk-9"), after(9_000)).is_("cancelling")
+        then.calls("calendar", "compensation", operation_id=op(operation="compensation", round=1))
+        assert then.turn.state.booking is not None
+        assert then.turn.state.booking.provider_ref == "bk-9"
+
+    def test_one_that_comes_alive_after_its_cancel_while_others_are_undone_is_parked(self) -> None:
+        plan = SagaPlan(name="paid", provider="main", steps=(DEPOSIT, CALENDAR))
+        booked = (
+            requested(plan=plan),
+            started("deposit"),
+            succeeded("deposit"),
+            started(),
+            succeeded(booking=booking()),
+        )
+        cancelled = succeeded(operation="compensation", booking=booking("cancelled", 2))
+        stream = (*booked, cancellation(), started(operation="compensation"), cancelled)
+        then = given(*stream, started("deposit", operation="compensation")).when(
+            told("accepted", 3), after(5), plan=plan
+        )
+        then.then(called_back("accepted", 3), parked("the provider says that the booking is accepted"))
+        then = then.when(answered(Confirmed(), "deposit", operation="compensation"), after(9), plan=plan)
+        then.rests("cancelling")
 
     def test_one_that_was_refused_and_comes_alive_while_others_are_undone_is_undone_too(self) -> None:
         stream = (*CREATING, failed(kind="rejected", reason="no"), begun(), acted("park"))

@@ -40,7 +40,7 @@ from domain import events as e
 from domain.commands import PolicyOverride
 from domain.errors import IllegalTransition, KeyReused
 from domain.events import EndReason
-from domain.provider import Confirmed, Found, Pending, Rejected, Retryable, Unknown
+from domain.provider import Confirmed, Found, Missing, Pending, Rejected, Retryable, Unknown
 
 MOVED = e.AppointmentRescheduled(at=T0, start=NEW_START, end=NEW_END, time_zone="Europe/Berlin")
 THERE = booking(version=2, ref="bk-2", start=NEW_START, end=NEW_END)
@@ -140,6 +140,14 @@ def test_found_at_the_old_time_after_it_the_move_has_failed() -> None:
     then = given(*DOUBTED).when(read(Found(booking=booking()), after(2_000)), after(2_010))
     assert then.turn.events[-1] == stays("retry_exhausted").model_copy(update={"at": after(2_010)})
     then.rests("confirmed")
+
+
+def test_a_lookup_that_sees_nothing_at_all_does_not_say_that_it_stands_at_the_old_time() -> None:
+    then = given(*DOUBTED).when(read(Missing(), after(9_000)), after(9_001))
+    look_at = after(11_001)
+    then.then(e.BookingMissing(at=T0, step="calendar", trusted=False, look_at=look_at)).waits(look_at)
+    then = then.when(DUE, DEADLINE + ms(PLAN.cleanup_ms))
+    then.then(parked("calendar: outcome still unknown"))
 
 
 def test_while_the_move_still_runs_there_the_old_time_is_not_believed_before_its_deadline() -> None:

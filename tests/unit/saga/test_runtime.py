@@ -216,7 +216,10 @@ class TestCallbacks:
     async def test_one_for_an_appointment_reaches_it(self, opened: Opened) -> None:
         desk = await opened()
         state = await desk.book()
-        assert await desk.runtime.called_back("main", str(state.id), told("cancelled", 9))
+        assert state.booking is not None
+        assert await desk.runtime.called_back(
+            "main", str(state.id), told("cancelled", 9, ref=state.booking.provider_ref)
+        )
         assert (await desk.runtime.load(state.id)).parked
 
 
