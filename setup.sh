@@ -3,6 +3,11 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
+if [ $# -gt 0 ] && [ "$1" != run ]; then
+    echo "usage: ./setup.sh [run [option of 'appointments demo' ...]]" >&2
+    exit 2
+fi
+
 python=${PYTHON:-python3.11}
 command -v "$python" >/dev/null || python=python3
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
@@ -22,8 +27,5 @@ fi
 if [ "${1:-}" = run ]; then
     shift
     exec .venv/bin/appointments demo "$@"
-elif [ $# -gt 0 ]; then
-    echo "usage: ./setup.sh [run]" >&2
-    exit 2
 fi
 echo "Ready. Next: ./setup.sh run, or .venv/bin/appointments --help"

@@ -46,13 +46,19 @@ def owner() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
+def check_exists(settings: Settings) -> None:
+    """Raise `InvalidFields` where opening the store would make a new one."""
+    if settings.store != "memory:" and not (path := store_path(settings)).exists():
+        raise InvalidFields(f"there is no store at {path}; book something first, or name one with --store")
+
+
 async def open_store(settings: Settings, read_only: bool = False) -> Store:
     """The store that the settings name."""
+    if read_only:
+        check_exists(settings)
     if settings.store == "memory:":
         return MemoryStore(owner())
     path = store_path(settings)
-    if read_only and not path.exists():
-        raise InvalidFields(f"there is no store at {path}; book something first, or name one with --store")
     path.parent.mkdir(parents=True, exist_ok=True)
     return SqliteStore.open(path, owner=owner(), read_only=read_only)
 

@@ -21,8 +21,6 @@ class SyncOrchestrator:
 
     def __init__(self, opening: AbstractAsyncContextManager[Orchestrator]) -> None:
         self._opening = opening
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="appointments", daemon=True)
 
     @classmethod
     def open(cls, settings: Settings | None = None, **parts: Any) -> Self:
@@ -30,6 +28,8 @@ class SyncOrchestrator:
         return cls(Orchestrator.open(settings, **parts))
 
     def __enter__(self) -> Self:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="appointments", daemon=True)
         self._thread.start()
         try:
             self._desk = self._run(self._opening.__aenter__())

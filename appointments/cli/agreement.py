@@ -43,7 +43,7 @@ class Agreement(Value):
 
 
 async def compare(store: Store, home: CalendarHome) -> Agreement:
-    """Every confirmed appointment is there exactly once, as it should be, and nothing else is."""
+    """Every confirmed appointment is there exactly once, with its times and its summary, and nothing else is."""
     confirmed: dict[str, BookingDetails] = {}
     async for state in appointments(store):
         if _expected(state, home.calendar):
@@ -80,16 +80,21 @@ def _differences(confirmed: Mapping[str, BookingDetails], found: list[Event]) ->
             told.append(f"{id}: in the calendar, but not confirmed")
             continue
         wanted = confirmed[id]
-        start, summary = _instant(event.decoded("DTSTART"), wanted.time_zone), str(event.get("SUMMARY"))
+        start, end = (_instant(event.decoded(name, None), wanted.time_zone) for name in ("DTSTART", "DTEND"))
+        summary = str(event.get("SUMMARY"))
         if start != wanted.start:
             told.append(f"{id}: starts at {start}, not at {wanted.start}")
+        if end != wanted.end:
+            told.append(f"{id}: ends at {end}, not at {wanted.end}")
         if summary != wanted.summary:
             told.append(f"{id}: is called {summary!r}, not {wanted.summary!r}")
     return told
 
 
-def _instant(given: date, zone: str) -> datetime:
+def _instant(given: date | None, zone: str) -> datetime | None:
     """A date begins at midnight in the appointment's zone."""
+    if given is None:
+        return None
     if not isinstance(given, datetime):
         return datetime.combine(given, time(), ZoneInfo(zone)).astimezone(UTC)
     return given.astimezone(UTC)

@@ -14,6 +14,7 @@ from appointments.cli.ending import ExitCode
 from appointments.cli.progress import ProgressReport
 from appointments.cli.session import Session
 from appointments.intake import FORMATS, read_file
+from appointments.intake.items import FILE_BYTES_MAX
 from appointments.orchestrator import Orchestrator
 from appointments.settings import Settings
 from domain.errors import InvalidFields
@@ -44,7 +45,7 @@ class BulkOptions:
 
 
 async def book_file(session: Session, file: str, options: BulkOptions) -> ExitCode:
-    """Book everything in a file."""
+    """Book everything in a file; refused when the file itself cannot be read to its end."""
     path = readable(file)
     items = read_file(path, options.calendar, options.time_zone)
     settings = with_deadline(session.settings, options.deadline_ms)
@@ -60,7 +61,8 @@ async def book_file(session: Session, file: str, options: BulkOptions) -> ExitCo
                 listing.end(bulk.tally)
     if not session.as_json:
         session.out.print(summary(session, tally))
-    return exit_code(tally.counts())
+    code = exit_code(tally.counts())
+    return ExitCode.REFUSED if code is ExitCode.DONE and listing.broken else code
 
 
 def readable(file: str) -> Path:
@@ -77,6 +79,8 @@ def readable(file: str) -> Path:
 def expected_items(path: Path) -> int | None:
     """About how many items a file holds, for the progress bar; None when it cannot be read."""
     try:
+        if path.stat().st_size > FILE_BYTES_MAX:
+            return None
         lines = path.read_bytes().splitlines()
     except OSError:
         return None
@@ -139,10 +143,13 @@ class Listing:
     def __init__(self, session: Session, progress: ProgressReport) -> None:
         self._json, self._file, self._progress = session.as_json, session.out.file, progress
         session.answered = True
+        self.broken = False
+        """The file as a whole was refused, or what stands behind a break in it."""
         self._separator = '{"items": ['
 
     def tell(self, booked: Booked, tally: Tally) -> None:
         """One item has come to its outcome."""
+        self.broken = self.broken or (booked.outcome is Outcome.REFUSED and not booked.item)
         if booked.outcome in TOLD:
             if self._json:
                 self._file.write(self._separator + booked.model_dump_json())

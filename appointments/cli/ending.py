@@ -75,17 +75,23 @@ def trouble(fault: BaseException) -> Trouble:
 
 def tell(what: Trouble, as_json: bool) -> ExitCode:
     """Say it in one line on standard error, or as a problem document on standard output where JSON was asked for."""
+    # An argument may hold bytes that are no text; they are told as escapes, since no stream would take them.
+    detail = _text(what.detail)
     if as_json:
         document = {
             "type": f"urn:appointments:problem:{what.problem}",
             "status": what.status,
-            "detail": what.detail,
-            "errors": [{"pointer": pointer, "detail": detail} for pointer, detail in what.errors],
+            "detail": detail,
+            "errors": [{"pointer": pointer, "detail": _text(told)} for pointer, told in what.errors],
         }
         sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
     else:
-        console(stderr=True).print(Text(what.detail), soft_wrap=True)
+        console(stderr=True).print(Text(detail), soft_wrap=True)
     return what.code
+
+
+def _text(told: str) -> str:
+    return told.encode("utf-8", "backslashreplace").decode()
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -1,10 +1,17 @@
-"""Commands on one appointment: book, cancel, reschedule, act. They open the store for writing, and wait for the end."""
+"""Commands on one appointment: book, cancel, reschedule, act. They open the store for writing, and wait for the end.
 
+What can be checked without the store is checked first: opening it takes up what others left unfinished.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Annotated, Any
 from uuid import uuid5
 
 import typer
 
+from appointments import bootstrap
 from appointments.cli import render
 from appointments.cli.book_file import BulkOptions, book_file
 from appointments.cli.bulk import IN_FLIGHT
@@ -15,9 +22,9 @@ from appointments.cli.session import Session
 from appointments.cli.times import instant
 from appointments.orchestrator import Orchestrator
 from appointments.views import Appointment
-from domain.commands import BookAppointment, OperatorAction, Request, parse
+from domain.commands import Act, BookAppointment, CancelAppointment, OperatorAction, Request, parse
 from domain.errors import InvalidFields
-from domain.lifecycle import Phase
+from domain.lifecycle import Phase, State
 
 WAIT_S = 30.0
 """How long a command waits for the end of one appointment, unless told otherwise."""
@@ -79,11 +86,11 @@ async def book(
         extra = [f"--{name}" for name, value in one.items() if value is not None]
         if extra:
             raise InvalidFields(f"with --file, the file says it: leave out {', '.join(extra)}")
+        check_request(session, key)
         return await book_file(session, file, BulkOptions(calendar or "main", time_zone, deadline_ms, wait, in_flight))
     _ask_for_the_rest({"calendar": calendar, **{name: one[name] for name in ("start", "end", "summary", "key")}})
     asked = _booking(calendar, time_zone, {**one, "deadline_ms": deadline_ms})
-    # Checked before the store is opened, so that bad input makes no file.
-    parse(Request, {"key": key, "tenant": session.settings.tenant, "actor": session.settings.actor})
+    check_request(session, key)
     async with Orchestrator.open(session.settings) as desk:
         seen = await desk.book(asked, key=str(key), wait=WAIT_S if wait is None else wait)
     return _told(session, seen, _unfinished(seen) or (ExitCode.FAILED if seen.phase is not Phase.COMPLETED else None))
@@ -97,9 +104,11 @@ async def cancel(
     wait: Wait = WAIT_S,
 ) -> ExitCode:
     """Cancel an appointment, whatever its provider says by then. Without --key, cancelling twice is cancelling once."""
-    async with Orchestrator.open(session.settings) as desk:
-        key = key or f"cancel-{uuid5(uuid(id), reason)}"
-        seen = await desk.cancel(uuid(id), key=key, reason=reason, wait=wait)
+    appointment = uuid(id)
+    parse(CancelAppointment, {"reason": reason})
+    key = key or f"cancel-{uuid5(appointment, reason)}"
+    async with _desk(session, key) as desk:
+        seen = await desk.cancel(appointment, key=key, reason=reason, wait=wait)
     return _told(session, seen, _unfinished(seen))
 
 
@@ -116,11 +125,14 @@ async def reschedule(
     _ask_for_the_rest({"start": start, "end": end})
     assert start is not None
     assert end is not None
-    async with Orchestrator.open(session.settings) as desk:
-        before = await desk.show(uuid(id))
-        zone = time_zone or before.time_zone
-        times = {"start": instant(start, zone, "--start"), "end": instant(end, zone, "--end")}
-        key = key or f"reschedule-{times['start'].isoformat()}-{times['end'].isoformat()}-{before.version}"
+    appointment = uuid(id)
+    _times(start, end, time_zone or "UTC")
+    async with _desk(session, key) as desk:
+        before = await desk.show(appointment)
+        times = _times(start, end, time_zone or before.time_zone)
+        key = (
+            key or f"reschedule-{times['start'].isoformat()}-{times['end'].isoformat()}-{await _at_rest(desk, before)}"
+        )
         seen = await desk.reschedule(before.id, **times, time_zone=time_zone, key=key, wait=wait)
     moved = (seen.start, seen.end) == (times["start"], times["end"])
     return _told(session, seen, _unfinished(seen) or (None if moved else ExitCode.FAILED))
@@ -136,11 +148,38 @@ async def act(
     wait: Wait = WAIT_S,
 ) -> ExitCode:
     """Do by hand what the orchestrator would not do by itself; recorded with who and why."""
-    actor = session.settings.actor
-    async with Orchestrator.open(session.settings) as desk:
-        seen = await desk.act(uuid(id), action, actor=actor, reason=reason, step=step, key=key, wait=wait)
+    actor, appointment = session.settings.actor, uuid(id)
+    parse(Act, {"action": action, "reason": reason, "step": step})
+    async with _desk(session, key) as desk:
+        seen = await desk.act(appointment, action, actor=actor, reason=reason, step=step, key=key, wait=wait)
     meant = action is OperatorAction.PARK and seen.parked
     return _told(session, seen, None if meant else _unfinished(seen))
+
+
+def check_request(session: Session, key: str | None) -> None:
+    """Raise `InvalidFields` for a key, a tenant or an actor that cannot be."""
+    parse(Request, {"key": key or "derived", "tenant": session.settings.tenant, "actor": session.settings.actor})
+
+
+@asynccontextmanager
+async def _desk(session: Session, key: str | None) -> AsyncIterator[Orchestrator]:
+    """The desk of a store that is there already: what is asked about an appointment makes none."""
+    check_request(session, key)
+    bootstrap.check_exists(session.settings)
+    async with Orchestrator.open(session.settings) as desk:
+        yield desk
+
+
+def _times(start: str, end: str, zone: str) -> dict[str, datetime]:
+    return {"start": instant(start, zone, "--start"), "end": instant(end, zone, "--end")}
+
+
+async def _at_rest(desk: Orchestrator, before: Appointment) -> int:
+    """The version that a move starts from; so that the same move, asked for while it is under way, is that one."""
+    if before.state is not State.RESCHEDULING:
+        return before.version
+    trail = await desk.events(before.id)
+    return max(event.version for event in trail if event.type.startswith("reschedule-requested")) - 1
 
 
 def _told(session: Session, seen: Appointment, bad: ExitCode | None) -> ExitCode:

@@ -63,7 +63,7 @@ def _entries(top: Component, scope: Scope) -> Iterator[Candidate | Refusal]:
         if inner.name not in _FURNITURE:
             yield _entry(inner, zones, scope, method)
     if not top.closed:
-        yield Refusal(scope.source, f"line {top.line}", "", "the file breaks off inside this VCALENDAR")
+        yield Refusal(scope.source, "", "", f"line {top.line}: the file breaks off inside this VCALENDAR")
 
 
 def _entry(component: Component, zones: Zones, scope: Scope, method: str) -> Candidate | Refusal:

@@ -204,10 +204,12 @@ def test_a_second_run_beside_the_first_is_told_who_holds_the_store(job: Job) -> 
         assert first.stdout is not None
         while "booking:" not in first.stdout.readline():
             assert first.poll() is None
+        first.send_signal(signal.SIGSTOP)  # or it might be done before the second has begun
         for more in ((), ("--fresh",)):
             code, out = job.finish(*more)
             assert code == 1
             assert f"held by process {first.pid}" in out
+        first.send_signal(signal.SIGCONT)
         out, _ = first.communicate(timeout=ENDS_WITHIN_S)
     assert (first.returncode, "calendar agrees: yes" in out) == (0, True), out
 

@@ -189,6 +189,36 @@ def test_a_move_that_the_provider_refuses_fails_and_says_why() -> None:
     assert "there is no live booking to move" in said.out
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("cancel", "nonsense"),
+        ("cancel", NOBODY),
+        ("cancel", NOBODY, "--reason", "x" * 501),
+        ("cancel", NOBODY, "--key", "two words"),
+        ("reschedule", NOBODY, "--start", "tomorrow", "--end", "2031-03-04T10:00"),
+        ("reschedule", NOBODY, "--start", "2031-03-04T09:00", "--end", "2031-03-04T10:00", "--tenant", "two words"),
+        ("act", NOBODY, "retry", "--reason", ""),
+        ("act", NOBODY, "retry", "--reason", "why"),
+    ],
+)
+def test_what_is_refused_makes_no_store(words: tuple[str, ...], own_folder: Path) -> None:
+    assert appointments(*words).code == 2
+    assert list(own_folder.iterdir()) == []
+
+
+def test_the_same_move_again_while_it_is_under_way_is_that_move() -> None:
+    """As the note of the first says: run the same command again."""
+    document = booked()
+    move = ("reschedule", document["id"], "--start", "2031-03-04T09:00", "--end", "2031-03-04T10:00", "--wait", "0")
+    first = appointments(*move, "--provider", PROVIDER_GONE)
+    assert first.code == 3
+    assert "run the same command again" in first.err
+    assert appointments(*move, "--provider", PROVIDER_GONE).code == 3
+    trail = appointments("audit", document["id"], "--json").json["items"]
+    assert [item["type"] for item in trail].count("reschedule-requested.v1") == 1
+
+
 async def test_a_booking_is_moved_and_cancelled_at_a_provider() -> None:
     """Local times without a zone are read in the appointment's own."""
     async with MockProvider() as mock:
@@ -272,6 +302,13 @@ def test_a_file_that_is_no_store_is_left_alone(own_folder: Path) -> None:
     assert said.code == 1
     assert "not a SQLite file" in said.err
     assert (own_folder / "desk.db").read_bytes() == before
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_an_argument_that_is_no_text_is_told_as_an_escape(more: tuple[str, ...]) -> None:
+    said = appointments("cases", "--case", "c\udcff", *more)
+    assert said.code == 2
+    assert "no such case: c\\" in (said.out if more else said.err)
 
 
 def test_unknown_case_and_unusable_cases_are_refused(own_folder: Path) -> None:

@@ -12,8 +12,10 @@ import pytest
 from command_line import PROVIDER_GONE, appointments
 
 from appointments import Orchestrator, Settings
+from appointments.cli.book_file import expected_items
 from appointments.cli.bulk import Booked, BulkBooking, Outcome, Tally
 from appointments.intake import Item, read_file
+from appointments.intake.items import FILE_BYTES_MAX
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 
@@ -110,6 +112,39 @@ def test_what_has_no_end_in_time_is_listed_as_in_progress() -> None:
     said = appointments("book", "--file", write("f.jsonl", row(1)), "--provider", PROVIDER_GONE, "--wait", "0.05")
     assert said.code == 3
     assert "still in progress" in said.out
+
+
+@pytest.mark.parametrize("more", [("--calendar", "Two Words"), ("--tenant", "two words"), ("--actor", "é")])
+def test_what_would_refuse_every_item_is_refused_once(more: tuple[str, ...], own_folder: Path) -> None:
+    file = write("f.jsonl", row(1), row(2))
+    said = appointments("book", "--file", file, *more)
+    assert (said.code, len(said.err.splitlines())) == (2, 1)
+    assert not (own_folder / "desk.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "booked"),
+    [
+        ("foreign.ics", b"\xff\xfe", 0),
+        ("empty.jsonl", b"\n", 0),
+        ("torn.ics", b"BEGIN:VCALENDAR\nBEGIN:VEVENT\nUID:1\nDTSTART:20310303T080000Z\nDURATION:PT1H\nEND:VEVENT\n", 1),
+        ("torn.csv", b'start,end,time_zone,summary\n2031-03-03T09:00,2031-03-03T10:00,UTC,x\n"', 1),
+    ],
+)
+def test_a_file_that_cannot_be_read_to_its_end_is_refused(name: str, content: bytes, booked: int) -> None:
+    """Whoever deletes a file once it is booked must not be told that it is."""
+    Path(name).write_bytes(content)
+    said = appointments("book", "--file", name, "--json")
+    assert (said.code, said.json["counts"]["booked"], said.json["counts"]["refused"]) == (2, booked, 1)
+
+
+def test_a_file_over_the_limit_is_not_read_to_count_its_items() -> None:
+    with Path("big.jsonl").open("wb") as file:
+        file.truncate(FILE_BYTES_MAX + 1)
+    assert expected_items(Path("big.jsonl")) is None
+    with Path("big.jsonl").open("wb") as file:
+        file.write(b"x\nx\n")
+    assert expected_items(Path("big.jsonl")) == 2
 
 
 def test_a_store_that_cannot_be_opened_ends_the_run_with_one_document() -> None:

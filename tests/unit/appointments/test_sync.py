@@ -1,5 +1,6 @@
 """The blocking face: the same calls and refusals, from plain code and from many threads at once."""
 
+import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -95,3 +96,9 @@ def test_every_call_of_the_async_face_is_there() -> None:
     ours = {name for name in vars(SyncOrchestrator) if not name.startswith("_")}
     theirs = {name for name in vars(Orchestrator) if not name.startswith("_")}
     assert ours == theirs - {"runtime", "called_back"}
+
+
+def test_a_desk_that_is_never_entered_leaves_nothing_open() -> None:
+    """An event loop that nobody closes would be told as a warning, which is an error here."""
+    SyncOrchestrator.open(Settings(store="memory:", provider="local:"))
+    gc.collect()
