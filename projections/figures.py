@@ -1,0 +1,158 @@
+"""Figures: how often, how well and how fast, by the hour (UTC), tenant, provider and step. Owns their tables.
+
+Every table adds up: rows of two batches are summed, so the batches leave no trace. See `figures_fold.py` for what an
+event counts as, and `figures_report.py` for what is read out of it.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    bindparam,
+    delete,
+    select,
+)
+from sqlalchemy.dialects.sqlite import insert
+
+from projections.figures_fold import Fold, Span
+from projections.projection import Change, Projection
+
+STREAMS_PER_QUERY = 500
+_INT64 = BigInteger().with_variant(Integer(), "sqlite")
+
+metadata = MetaData()
+
+
+def _key(name: str, type_: Any = Text) -> Column[Any]:
+    return Column(name, type_, primary_key=True)
+
+
+def _sum(name: str) -> Column[int]:
+    return Column(name, _INT64, nullable=False)
+
+
+counters = Table(
+    "counters",
+    metadata,
+    *(_key("hour", Integer), _key("tenant"), _key("provider"), _key("step"), _key("what"), _key("detail")),
+    _sum("n"),
+    sqlite_with_rowid=False,
+)
+latencies = Table(
+    "latencies",
+    metadata,
+    *(_key("hour", Integer), _key("tenant"), _key("provider"), _key("step"), _key("operation"), _key("outcome")),
+    _key("bucket", Integer),
+    *(_sum("n"), _sum("total_us")),
+    sqlite_with_rowid=False,
+)
+standing = Table(
+    "standing",
+    metadata,
+    *(_key("tenant"), _key("provider"), _key("state"), _key("parked", Boolean)),
+    _sum("n"),
+    sqlite_with_rowid=False,
+)
+"""How many appointments stand in each state now."""
+
+openings = Table(
+    "openings",
+    metadata,
+    *(_key("target"), _key("until_us", _INT64), _key("tenant")),
+    Column("hour", Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""A breaker's openings, one for each end of the open time; `hour` is that of the first call that it held up."""
+
+targets = Table(
+    "targets",
+    metadata,
+    *(_key("definition"), _key("step")),
+    Column("target", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""Whom a step calls, as its definition in the log says."""
+
+spans = Table(
+    "spans",
+    metadata,
+    *(_key("stream_id", LargeBinary(16)), _key("slot")),
+    Column("kind", Text, nullable=False),
+    Column("since_us", _INT64, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""What has begun and not ended, from one batch to the next."""
+
+
+def _adding(table: Table) -> Any:
+    statement = insert(table)
+    sums = [column.name for column in table.columns if not column.primary_key]
+    added = {name: table.c[name] + statement.excluded[name] for name in sums}
+    return statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=added)
+
+
+_ADD = {table.name: _adding(table) for table in (counters, latencies, standing)}
+_KEEP_FIRST = {table.name: insert(table).on_conflict_do_nothing() for table in (openings, targets)}
+_FORGET = delete(spans).where(spans.c.stream_id == bindparam("id"), spans.c.slot == bindparam("of"))
+
+
+class Figures(Projection):
+    """The figures of the whole log, as sums."""
+
+    name = "figures"
+    version = 1
+    metadata = metadata
+
+    def apply(self, connection: Connection, changes: Sequence[Change]) -> None:
+        """Fold a batch, in order of position, inside the caller's transaction."""
+        before = _spans(connection, {change.recorded.stream_id for change in changes})
+        fold = Fold(dict(before))
+        fold.take(changes)
+        _write(connection, _ADD["counters"], counters, ((*key, n) for key, n in fold.counters.items()))
+        _write(connection, _ADD["latencies"], latencies, ((*key, *sums) for key, sums in fold.timed.items()))
+        _write(connection, _ADD["standing"], standing, ((*key, n) for key, n in fold.standing.items()))
+        _write(connection, _KEEP_FIRST["targets"], targets, ((*key, target) for key, target in fold.targets.items()))
+        if fold.deferrals:
+            _write(connection, _KEEP_FIRST["openings"], openings, _openings(connection, fold))
+        gone = [{"id": id.bytes, "of": slot} for id, slot in before if fold.spans.get((id, slot)) != before[id, slot]]
+        if gone:
+            connection.execute(_FORGET, gone)
+        begun = ((id.bytes, slot, *at) for (id, slot), at in fold.spans.items() if before.get((id, slot)) != at)
+        _write(connection, insert(spans), spans, begun)
+
+
+def _write(connection: Connection, statement: Any, table: Table, rows: Iterable[tuple[Any, ...]]) -> None:
+    names = table.columns.keys()
+    values = [dict(zip(names, row, strict=True)) for row in rows]
+    if values:
+        connection.execute(statement, values)
+
+
+def _spans(connection: Connection, streams: set[UUID]) -> dict[Span, tuple[str, int]]:
+    found: dict[Span, tuple[str, int]] = {}
+    for ids in _portions([id.bytes for id in streams]):
+        for id, slot, kind, since in connection.execute(select(spans).where(spans.c.stream_id.in_(ids))):
+            found[UUID(bytes=id), slot] = (kind, since)
+    return found
+
+
+def _portions(ids: list[bytes]) -> Iterator[list[bytes]]:
+    return (ids[at : at + STREAMS_PER_QUERY] for at in range(0, len(ids), STREAMS_PER_QUERY))
+
+
+def _openings(connection: Connection, fold: Fold) -> Iterator[tuple[str, int, str, int]]:
+    definitions = {definition for _, definition, _, _ in fold.deferrals}
+    known = select(targets).where(targets.c.definition.in_(definitions))
+    whom = {(definition, step): target for definition, step, target in connection.execute(known)}
+    for (tenant, definition, step, until), hour in fold.deferrals.items():
+        yield whom.get((definition, step), step), until, tenant, hour
