@@ -7,6 +7,7 @@ library parses the multistatus answers (`webdav`), `icalendar` the events (`ical
 """
 
 import base64
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -33,7 +34,7 @@ from domain.provider import (
 from providers import ical, webdav
 from providers.caldav_listing import CalendarHome, Listing, event_booking
 from providers.exchange import CONNECTIONS_MAX, Answer, Deadline, Exchange, Failure
-from providers.outcomes import describe, failed, refused_read, refused_write, told
+from providers.outcomes import describe, failed, printable, refused_read, refused_write, told
 
 ENSURE_TIMEOUT_MS = 10_000
 ICALENDAR = {"Content-Type": "text/calendar; charset=utf-8"}
@@ -83,7 +84,7 @@ class CalDavProvider:
         try:
             body = ical.write_event(call.client_ref, details, self._now())
         except ical.Unwritable as fault:
-            return Rejected(reason=str(fault)[:500])
+            return Rejected(reason=printable(str(fault)))
         answer = await self._put(details.calendar, name, deadline, {"If-None-Match": "*"}, body)
         if isinstance(answer, Failure):
             return failed(answer)
@@ -102,7 +103,10 @@ class CalDavProvider:
 
     async def find(self, call: Call, calendar: str) -> ReadOutcome:
         """GET the resource whose name follows from the client reference."""
-        return await self.get(call, calendar, f"{call.client_ref}.ics")
+        found = await self.get(call, calendar, f"{call.client_ref}.ics")
+        if isinstance(found, Found) and found.booking.client_ref != call.client_ref:
+            return Unknown(reason="another booking stands where this client reference leads")
+        return found
 
     async def cancel(self, call: Call, calendar: str, provider_ref: str) -> WriteOutcome:
         """DELETE the resource; a missing one is cancelled already."""
@@ -129,8 +133,8 @@ class CalDavProvider:
         try:
             body = ical.move_event(stored.body, details, self._now())
         except (ical.Unwritable, ical.Unreadable) as fault:
-            return Rejected(reason=str(fault)[:500])
-        condition = {"If-Match": stored.etag} if stored.etag else {}
+            return Rejected(reason=printable(str(fault)))
+        condition = {"If-Match": stored.etag or "*"}  # even without an etag, a booking that is gone is not made anew
         answer = await self._put(details.calendar, provider_ref, deadline, condition, body)
         if isinstance(answer, Failure):
             return failed(answer)
@@ -178,10 +182,10 @@ class CalDavProvider:
         if answer.status != 200:
             return refused_read(answer, describe(answer))
         try:
-            stored = _Stored(name, answer.headers.get("ETag"), answer.body, ical.read_event(answer.body))
+            stored = _Stored(name, _etag(answer), answer.body, ical.read_event(answer.body))
             _booking(stored)
         except (ical.Unreadable, ValidationError) as fault:
-            return Unknown(reason=f"the stored event cannot be read: {fault}"[:500])
+            return Unknown(reason=printable(f"the stored event cannot be read: {fault}"))
         return stored
 
     async def _compare(
@@ -242,13 +246,19 @@ def _written(client_ref: str, name: str, answer: Answer, details: BookingDetails
         client_ref=client_ref,
         status=BookingStatus.ACCEPTED,
         version=version,
-        etag=answer.headers.get("ETag", "")[:1_024] or None,
+        etag=_etag(answer),
         start=details.start,
         end=details.end,
         summary=details.summary,
     )
 
 
+def _etag(answer: Answer) -> str | None:
+    """The ETag header, where it can be stored and sent back whole."""
+    etag = answer.headers.get("ETag", "")
+    return etag if re.fullmatch(r"[!-~]{1,1024}", etag) else None
+
+
 def _names_resource(reference: str) -> bool:
-    # these would name the calendar or its home, and a DELETE there would take everything
-    return reference not in ("", ".", "..")
+    # these would name the calendar or its home, and a DELETE there would take everything; servers decode a slash first
+    return reference not in ("", ".", "..") and "/" not in reference

@@ -17,7 +17,10 @@ from domain.provider import BookingStatus, Page, ProviderBooking, SyncExpired
 from providers import ical, webdav
 from providers.exchange import Answer, Deadline, Exchange, Failure
 from providers.outcomes import told
+from providers.webdav import Resource
 
+TEXT_MAX = 1_000
+"""Characters of a stranger's UID or summary that are kept: ours are shorter."""
 BODY_MAX = 16_777_216
 EXPIRED = (403, 410, 412, 507)
 
@@ -70,7 +73,11 @@ class Listing:
             return ()
         paths = tuple(urlsplit(self._home.url(calendar, name)).path for name in names)
         answer = await self._ask("REPORT", "1", calendar, webdav.multiget_request(paths), deadline)
-        return tuple(_listed(resource) for resource in _multistatus(answer).present if resource.body is not None)
+        told = _multistatus(answer)
+        read = {resource.name: resource for resource in told.present}
+        # what a server leaves out is there all the same; what it knows nothing of has gone since it was listed
+        there = (read.get(name, Resource(name, None, "")) for name in names if name not in told.gone)
+        return tuple(_listed(resource) for resource in there if (resource.etag, resource.body) != (None, None))
 
     async def _ask(self, method: str, depth: str, calendar: str, body: bytes, deadline: Deadline) -> Answer | Failure:
         return await self._exchange.send(
@@ -87,13 +94,13 @@ def event_booking(name: str, etag: str | None, event: ical.CalendarEvent) -> Pro
     """A stored event as a booking; raises pydantic's `ValidationError` where it breaks the port's limits."""
     return ProviderBooking(
         provider_ref=name,
-        client_ref=event.uid,
+        client_ref=event.uid[:TEXT_MAX],
         status=event.status,
         version=event.sequence + 1,
         etag=etag,
         start=event.start,
         end=event.end,
-        summary=event.summary,
+        summary=event.summary[:TEXT_MAX],
     )
 
 

@@ -11,8 +11,10 @@ from xml.sax.saxutils import escape
 from caldav.response import DAVResponse
 
 from providers.exchange import Answer
+from providers.outcomes import printable
 
 XML = {"Content-Type": "application/xml; charset=utf-8"}
+NAME_MAX = 1_024
 _HEAD = '<?xml version="1.0" encoding="utf-8"?>'
 _PRECONDITION = re.compile(rb"<(?:\w+:)?error\b[^>]*>\s*<(?:\w+:)?([A-Za-z-]{1,60})")
 _NAMES = 'xmlns:D="DAV:" xmlns:C="urn:ietf:params:xml:ns:caldav"'
@@ -63,13 +65,18 @@ def multiget_request(paths: tuple[str, ...]) -> bytes:
 def read_multistatus(answer: Answer) -> Changes:
     """Read a multistatus answer; raises `BadMultistatus`."""
     try:
-        parsed = DAVResponse(_as_response(answer)).parse_sync_collection()
+        response = DAVResponse(_as_response(answer))
+        # the library takes any XML, and reads a whole calendar that is empty out of an error page
+        if response.tree is None or next(response.tree.iter("{DAV:}multistatus"), None) is None:
+            raise ValueError("the answer holds no multistatus")
+        parsed = response.parse_sync_collection()
         present = tuple(
             Resource(_name(item.href), item.etag, item.calendar_data) for item in parsed.changed if _name(item.href)
         )
-        return Changes(present, tuple(_name(href) for href in parsed.deleted), parsed.sync_token, parsed.truncated)
+        gone = tuple(_name(href) for href in parsed.deleted if _name(href))
+        return Changes(present, gone, parsed.sync_token, parsed.truncated)
     except Exception as fault:  # the library raises lxml's, its own and assertion errors
-        raise BadMultistatus(f"{type(fault).__name__}: {fault}"[:300]) from fault
+        raise BadMultistatus(printable(str(fault))) from fault
 
 
 def precondition(answer: Answer) -> str:
@@ -84,5 +91,9 @@ def _as_response(answer: Answer) -> SimpleNamespace:
 
 
 def _name(href: str) -> str:
-    """The last segment of a path (decoded already); empty for a collection, which is none of its members."""
-    return href.rpartition("/")[2]
+    """The last segment of a path (decoded already); empty for a collection, which is none of its members.
+
+    Empty too for a name beyond the port's limit: it cannot be ours, and must not hide the others.
+    """
+    name = href.rpartition("/")[2]
+    return name if len(name) <= NAME_MAX else ""

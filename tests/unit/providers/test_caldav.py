@@ -23,6 +23,7 @@ STORED = answer(200, write_event("booking-1", DETAILS, NOW), 'ETag: "a"')
 STORED_LATER = answer(200, write_event("booking-1", LATER, NOW), 'ETag: "b"')
 CANCELLED = answer(200, write_event("booking-1", DETAILS, NOW).replace(b"CONFIRMED", b"CANCELLED"))
 UID_TAKEN = b'<?xml version="1.0"?><error xmlns="DAV:"><C:no-uid-conflict xmlns:C="urn:x"/></error>'
+HTML = answer(207, b"<html><body><p>Please log in</p></body></html>")
 QUOTA = b'<D:error xmlns:D="DAV:"><D:quota-not-exceeded/></D:error>'
 
 
@@ -94,7 +95,7 @@ async def test_cancel(told: bytes | None, kind: type) -> None:
         assert isinstance(await provider.cancel(CALL, "main", "booking-1.ics"), kind)
 
 
-@pytest.mark.parametrize("reference", ["", ".", ".."])
+@pytest.mark.parametrize("reference", ["", ".", "..", "../main", "x/..", "/"])
 async def test_a_reference_to_the_calendar_itself_is_never_deleted(reference: str) -> None:
     async with server([]) as (provider, _):
         assert isinstance(await provider.cancel(CALL, "main", reference), Rejected)
@@ -148,7 +149,9 @@ async def test_reschedule(answers: list[bytes | None], etag: str | None, outcome
         assert b'If-Match: "a"' in seen.heads[1]
 
 
-@pytest.mark.parametrize("told", [answer(500), answer(207, b"<no xml"), answer(404), answer(207, b"[]"), None])
+@pytest.mark.parametrize(
+    "told", [answer(500), answer(207, b"<no xml"), answer(404), answer(207, b"[]"), answer(207), HTML, None]
+)
 async def test_a_listing_that_fails_is_unavailable(told: bytes | None) -> None:
     async with server([told]) as (provider, _):
         with pytest.raises(ProviderUnavailable):
@@ -178,3 +181,79 @@ async def test_entities_in_a_listing_are_not_resolved() -> None:
     async with server([answer(207, body)]) as (provider, _):
         with suppress(ProviderUnavailable):
             assert (await provider.listing(CALL, "main")).bookings == ()
+
+
+def multistatus(*responses: str, token: str = "t") -> bytes:
+    names = 'xmlns:D="DAV:" xmlns:C="urn:ietf:params:xml:ns:caldav"'
+    end = f"<D:sync-token>{token}</D:sync-token></D:multistatus>"
+    return answer(207, f"<D:multistatus {names}>{''.join(responses)}{end}".encode())
+
+
+def entry(name: str, body: bytes = b"", etag: str = "<D:getetag>1</D:getetag>", status: str = "200 OK") -> str:
+    content = f"<C:calendar-data>{body.decode()}</C:calendar-data>" if body else ""
+    prop = f"<D:propstat><D:prop>{etag}{content}</D:prop><D:status>HTTP/1.1 {status}</D:status></D:propstat>"
+    return f"<D:response><D:href>/user/main/{name}</D:href>{prop}</D:response>"
+
+
+def gone(name: str) -> str:
+    href = f"<D:href>/user/main/{name}</D:href>"
+    return f"<D:response>{href}<D:status>HTTP/1.1 404 Not Found</D:status></D:response>"
+
+
+EVENT = write_event("booking-1", DETAILS, NOW)
+
+
+@pytest.mark.parametrize(
+    ("other", "shown"),
+    [
+        ("", ["booking-1", "booking-2"]),
+        (entry("booking-2.ics"), ["booking-1", "booking-2"]),
+        (entry("booking-2.ics", b"rubbish"), ["booking-1", "booking-2"]),
+        (gone("booking-2.ics"), ["booking-1"]),
+        (entry("booking-2.ics", etag="", status="404 Not Found"), ["booking-1"]),
+        (gone("booking-2.ics") + entry("never-asked.ics", EVENT) + entry("booking-1.ics", EVENT), ["booking-1"]),
+    ],
+)
+async def test_a_listing_shows_what_is_there_though_its_content_is_left_out(other: str, shown: list[str]) -> None:
+    named = multistatus(entry("booking-1.ics"), entry("booking-2.ics"))
+    async with server([named, multistatus(entry("booking-1.ics", EVENT), other)]) as (provider, _):
+        page = await provider.listing(CALL, "main")
+    assert [booking.client_ref for booking in page.bookings] == shown
+    assert page.bookings[0].start == START
+
+
+async def test_a_name_beyond_the_limit_hides_no_other() -> None:
+    name = "x" * 1_100
+    named = multistatus(gone(name), entry(f"{name}.ics"), entry("booking-1.ics"))
+    async with server([named, multistatus(entry("booking-1.ics", EVENT))]) as (provider, _):
+        page = await provider.listing(CALL, "main", '["t",null,""]')
+    assert [booking.client_ref for booking in page.bookings] == ["booking-1"]
+
+
+@pytest.mark.parametrize("etag", ['"\xff"', '"' + "x" * 2_000 + '"'])
+async def test_an_etag_that_cannot_be_kept_is_none(etag: str) -> None:
+    told = answer(201).replace(b"\r\n\r\n", b"\r\nETag: " + etag.encode("latin-1") + b"\r\n\r\n")
+    async with server([told]) as (provider, _):
+        made = await provider.create(CALL, DETAILS)
+    assert isinstance(made, Confirmed)
+    assert made.booking is not None
+    assert made.booking.etag is None
+
+
+async def test_a_move_without_an_etag_makes_nothing_anew() -> None:
+    async with server([answer(200, EVENT), answer(204)]) as (provider, seen):
+        assert isinstance(await provider.reschedule(CALL, "booking-1.ics", None, LATER), Confirmed)
+    assert b"If-Match: *" in seen.heads[1]
+
+
+async def test_another_booking_under_our_name_is_not_taken_for_ours() -> None:
+    async with server([answer(200, write_event("stranger", DETAILS, NOW))]) as (provider, _):
+        assert isinstance(await provider.find(CALL, "main"), Unknown)
+
+
+async def test_what_a_stranger_wrote_is_kept_within_limits() -> None:
+    event = EVENT.replace(b"SUMMARY:Visit", b"SUMMARY:" + b"x" * 5_000)
+    async with server([answer(200, event)]) as (provider, _):
+        found = await provider.find(CALL, "main")
+    assert isinstance(found, Found)
+    assert found.booking.summary == "x" * 1_000
