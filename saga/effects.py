@@ -1,6 +1,9 @@
 """Carries effects out: from a planned call to a provider's or a step's answer. Decides nothing, records nothing."""
 
 import asyncio
+from collections.abc import Awaitable
+from traceback import format_exception_only
+from typing import TypeVar, get_args
 
 from domain import events as e
 from domain.appointment import Appointment
@@ -13,6 +16,8 @@ from saga.inputs import Read, Write
 OVERRUN_S = 0.5
 """An adapter ends its own calls; one that overruns by this much is cut off."""
 
+T = TypeVar("T")
+
 NOTICES = {
     State.BOOKING: "appointment.confirmed",
     State.COMPENSATING: "appointment.failed",
@@ -22,14 +27,27 @@ NOTICES = {
 
 async def write(state: Appointment, effect: Write, saga: Saga, provider: Provider) -> WriteOutcome:
     """Run one operation; whatever goes wrong is an outcome, never an exception."""
+    return await _ended(_write(state, effect, saga, provider), effect.timeout_ms, get_args(WriteOutcome))
+
+
+async def read(state: Appointment, effect: Read, saga: Saga, provider: Provider) -> ReadOutcome:
+    """Look at the provider; whatever goes wrong is an outcome, never an exception."""
+    return await _ended(_read(state, effect, saga, provider), effect.timeout_ms, get_args(ReadOutcome))
+
+
+async def _ended(call: Awaitable[T], timeout_ms: int, outcomes: tuple[type, ...]) -> T | Unknown:
     try:
-        async with asyncio.timeout(effect.timeout_ms / 1_000 + OVERRUN_S):
-            return await _write(state, effect, saga, provider)
+        async with asyncio.timeout(timeout_ms / 1_000 + OVERRUN_S):
+            outcome = await call
     except TimeoutError:
         return Unknown(reason="timeout")
     except Exception as fault:
         # A fault in somebody's step must not lose the appointment: it may have acted before it raised.
-        return Unknown(reason=f"raised {type(fault).__name__}: {fault}"[:500])
+        told = " ".join("".join(format_exception_only(fault)).split())
+        return Unknown(reason="".join(c if c.isprintable() else "?" for c in f"raised {told}"[:500]))
+    if not isinstance(outcome, outcomes):
+        return Unknown(reason=f"answered with a {type(outcome).__name__}, which is no outcome"[:500])
+    return outcome
 
 
 async def _write(state: Appointment, effect: Write, saga: Saga, provider: Provider) -> WriteOutcome:
@@ -56,17 +74,6 @@ async def _book(state: Appointment, operation: e.Operation, asked: StepCall, pro
                 update={"start": moving.start, "end": moving.end, "time_zone": moving.time_zone}
             )
             return await provider.reschedule(asked.call, asked.booking.provider_ref, asked.booking.etag, details)
-
-
-async def read(state: Appointment, effect: Read, saga: Saga, provider: Provider) -> ReadOutcome:
-    """Look at the provider; whatever goes wrong is an outcome, never an exception."""
-    try:
-        async with asyncio.timeout(effect.timeout_ms / 1_000 + OVERRUN_S):
-            return await _read(state, effect, saga, provider)
-    except TimeoutError:
-        return Unknown(reason="timeout")
-    except Exception as fault:
-        return Unknown(reason=f"raised {type(fault).__name__}: {fault}"[:500])
 
 
 async def _read(state: Appointment, effect: Read, saga: Saga, provider: Provider) -> ReadOutcome:

@@ -150,6 +150,37 @@ async def test_a_long_message_is_cut() -> None:
     assert len(outcome.reason) == 500
 
 
+class Speechless(Exception):
+    """Cannot even say what is wrong."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize("fault", [OSError("report\udcff.pdf"), ValueError("two\nlines\0"), Speechless()])
+async def test_what_a_step_raises_is_told_in_printable_words(fault: Exception) -> None:
+    async def breaks(_asked: StepCall) -> WriteOutcome:
+        raise fault
+
+    outcome = await effects.write(given_events(*TELLING).state, write("notify"), saga(action=breaks), Recorder())
+    assert isinstance(outcome, Unknown)
+    assert type(fault).__name__ in outcome.reason
+    assert outcome.reason.isprintable()
+
+
+@pytest.mark.parametrize("answer", [None, True, Confirmed])
+async def test_an_answer_that_is_no_outcome_is_unknown(answer: object) -> None:
+    async def answers(_asked: StepCall) -> Any:
+        return answer
+
+    state = given_events(*TELLING).state
+    outcome = await effects.write(state, write("notify"), saga(action=answers), Recorder())
+    assert isinstance(outcome, Unknown)
+    assert "is no outcome" in outcome.reason
+    outcome = await effects.read(state, Read("notify", "notify", "lookup", 500), saga(lookup=answers), Recorder())
+    assert isinstance(outcome, Unknown)
+
+
 async def test_a_call_that_overruns_its_time_is_cut_off_and_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     async def hangs(_asked: StepCall) -> Any:
         await asyncio.Event().wait()
