@@ -158,7 +158,8 @@ class _Again:
         for place, (version, fact) in enumerate(turn):
             if isinstance(fact, e.DECISIONS):
                 # A callback may park, before anything is decided.
-                if not any(_same(told, fact) for told in consequences):
+                told = isinstance(before, e.CallbackReceived) and any(_same(one, fact) for one in consequences)
+                if not told:
                     return turn[place:]
                 self.decisions += 1
             elif isinstance(fact, e.CallDeferred):

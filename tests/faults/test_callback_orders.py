@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 from itertools import combinations, permutations
 
 import pytest
-from simulation.virtual_time import EPOCH
 
 from domain import events as e
 from domain.appointment import Appointment
@@ -31,6 +30,7 @@ from domain.provider import (
 )
 from saga.inputs import Asked, CalledBack, CallEnded, Due, Input, Read, ReadEnded, Turn, Write
 from saga.turn import turn
+from saga.virtual_time import EPOCH
 
 ID = appointment_id("default", "order")
 START = EPOCH + timedelta(days=1)

@@ -7,10 +7,10 @@ import pytest
 from simulation.checks import Evidence, violations
 from simulation.simulate import Run, history, log_bytes
 from simulation.stage import Scene, Stage, play, points
-from simulation.virtual_time import EPOCH
 
 from domain.commands import CancelAppointment, RescheduleAppointment
 from domain.provider import Capabilities
+from saga.virtual_time import EPOCH
 
 CANCEL = (0.0, CancelAppointment(), True)
 CANCEL_EARLY = (0.007, CancelAppointment(), False)

@@ -8,7 +8,6 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-import simulation.redecide
 from simulation.faulty_store import FaultyStore
 from simulation.simulate import simulate
 
@@ -16,6 +15,7 @@ import saga.entry
 import saga.interpret
 import saga.lanes
 import saga.process
+import saga.replay
 import saga.runtime
 import saga.turn
 from domain import events as e
@@ -46,7 +46,7 @@ def found_by(check: str, store_type: type[FaultyStore] = FaultyStore) -> int:
 def plant(monkeypatch: pytest.MonkeyPatch, next_move: Callable[[View], Move]) -> None:
     """Another process manager, for the run and for the replay."""
     monkeypatch.setattr(saga.turn, "next_move", next_move)
-    monkeypatch.setattr(simulation.redecide, "next_move", next_move)
+    monkeypatch.setattr(saga.replay, "next_move", next_move)
 
 
 # -- the store -----------------------------------------------------------------------------------------------------

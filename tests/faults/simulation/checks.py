@@ -12,8 +12,8 @@ from domain.commands import OperatorAction
 from domain.errors import HistoryError
 from domain.lifecycle import ENDED, SETTLED, State
 from domain.provider import BookingStatus
+from saga.replay import replay
 from simulation.faulty_store import at_once
-from simulation.redecide import redecide
 from simulation.world import World
 from store.mapper import decode
 from store.port import RecordedEvent
@@ -166,8 +166,12 @@ def _steps(state: Appointment) -> str:
 
 
 def _replay(seen: Evidence) -> Iterator[str]:
+    recorded: dict[UUID, list[RecordedEvent]] = {}
+    for event in seen.log:
+        recorded.setdefault(event.stream_id, []).append(event)
     for id, stream in seen.streams.items():
-        yield from redecide(id, stream, seen.world.plan, seen.world.held)
+        for divergence in replay(recorded[id], seen.world.plan, seen.world.held).divergences:
+            yield f"{id} after {stream[divergence.version - 2].at:%H:%M:%S.%f}: {divergence!r}"
     at: dict[UUID, int] = {}
     for stream_id, version, count in seen.world.commits:
         events = seen.streams.get(stream_id)

@@ -16,7 +16,7 @@ from domain.commands import (
     RescheduleAppointment,
 )
 from domain.identity import appointment_id
-from simulation.virtual_time import EPOCH
+from saga.virtual_time import EPOCH
 
 TENANT = "default"
 PARK_THEN = (OperatorAction.RESUME, OperatorAction.RESUME, OperatorAction.COMPENSATE, OperatorAction.RETRY)

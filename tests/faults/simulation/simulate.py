@@ -3,9 +3,9 @@
 import hashlib
 from dataclasses import dataclass
 
+from saga.virtual_time import run
 from simulation.checks import violations
 from simulation.faulty_store import FaultyStore, at_once
-from simulation.virtual_time import run
 from simulation.world import World
 from store.mapper import decode
 from store.port import RecordedEvent

@@ -11,12 +11,12 @@ from domain.definition import RetryPolicy
 from domain.identity import appointment_id
 from domain.provider import Call, Capabilities, Retryable, Unknown
 from saga.definition import CalendarStep, Saga, Step
+from saga.virtual_time import run
 from simulation import script
 from simulation.faulty_calls import Network
 from simulation.faulty_provider import FaultyProvider, Manner, NotifyService
 from simulation.faulty_store import FaultyStore
 from simulation.script import Ask
-from simulation.virtual_time import run
 from simulation.weather import StoreWeather, Weather
 from simulation.world import World
 from store.port import Append

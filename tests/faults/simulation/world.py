@@ -20,12 +20,12 @@ from saga.definition import CalendarStep, Saga, Step
 from saga.inputs import Asked, CalledBack, Hold
 from saga.lanes import Lanes, LimitPolicy
 from saga.runtime import Runtime
+from saga.virtual_time import VirtualClock, VirtualLoop
 from simulation import script
 from simulation.faulty_calls import Network
 from simulation.faulty_provider import DepositService, FaultyProvider, Manner, NotifyService, Sent, Webhook
 from simulation.faulty_store import FaultyStore, at_once
 from simulation.script import Ask
-from simulation.virtual_time import VirtualClock, VirtualLoop
 from simulation.weather import FAULTS_END_S, StoreWeather, Weather
 from store.memory import MemoryStore
 from store.port import Append, RecordedEvent

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 EPOCH = datetime(2027, 3, 1, 9, 0, tzinfo=UTC)
+"""When a virtual world begins, unless it is told otherwise."""
 
 
 class Deadlock(Exception):
@@ -58,7 +59,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 class VirtualClock:
-    """The wall clock of a simulation. `jump` sets it forward or back, as an operator or NTP might."""
+    """The wall clock of a virtual world. `jump` sets it forward or back, as an operator or NTP might."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, start: datetime = EPOCH) -> None:
         self._loop, self._start = loop, start
