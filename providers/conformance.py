@@ -7,6 +7,7 @@ It books, moves and cancels in the calendar that it is given, and leaves nothing
 promise (`Capabilities`) is skipped, with the reason. The checks themselves are in `conformance_checks`.
 """
 
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -36,7 +37,7 @@ class Conformance:
 
     `run_id` (letters and digits, at most 12) makes the client references of this run its own: give each run against
     the same calendar another. `unreachable` is the same adapter pointed at a port where nobody listens, `silent` at
-    one that takes requests and never answers; without them the checks that need them are skipped.
+    one that takes requests and never answers; both are closed after their check. Without them it is skipped.
     """
 
     names = tuple(CHECKS)
@@ -55,11 +56,15 @@ class Conformance:
         self._trial = Trial(provider, calendar, run_id, start, timeout_ms, unreachable, silent)
 
     async def check(self, name: str) -> CheckResult:
-        """Run one check by its name, then cancel what it booked."""
+        """Run one check by its name, then cancel what it booked, whether or not it passed."""
         trial = self._trial.begin(self.names.index(name))
+        result = await self._result(name, CHECKS[name](trial))
+        cleared = await self._result(name, trial.clear())
+        return cleared if result.state == "passed" else result
+
+    async def _result(self, name: str, work: Awaitable[None]) -> CheckResult:
         try:
-            await CHECKS[name](trial)
-            await trial.clear()
+            await work
         except Skipped as reason:
             return CheckResult(name, "skipped", str(reason))
         except Broken as reason:

@@ -1,6 +1,7 @@
 """The checks of the conformance suite: what a caller may rely on, one promise each. Plain functions over a `Trial`."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -122,22 +123,20 @@ async def stale_etag_is_refused(trial: Trial) -> None:
 
 async def silence_is_unknown(trial: Trial) -> None:
     """A write that is never answered is Unknown, not Rejected, and ends in its time."""
-    silent = _given(trial.silent, "silent")
     call = trial.call(timeout_ms=SILENT_TIMEOUT_MS)
-    expect(await silent.create(call, trial.details()), Unknown)
-    expect(await silent.cancel(call, trial.calendar, "reference"), Unknown)
-    expect(await silent.find(call, trial.calendar), Unknown, Retryable)
-    await silent.close()
+    async with _given(trial.silent, "silent") as silent:
+        expect(await silent.create(call, trial.details()), Unknown)
+        expect(await silent.cancel(call, trial.calendar, "reference"), Unknown)
+        expect(await silent.find(call, trial.calendar), Unknown, Retryable)
 
 
 async def refused_connection_is_retryable(trial: Trial) -> None:
     """Where no byte left, nothing was applied."""
-    unreachable = _given(trial.unreachable, "unreachable")
     call = trial.call()
-    expect(await unreachable.create(call, trial.details()), Retryable)
-    expect(await unreachable.cancel(call, trial.calendar, "reference"), Retryable)
-    expect(await unreachable.find(call, trial.calendar), Retryable)
-    await unreachable.close()
+    async with _given(trial.unreachable, "unreachable") as unreachable:
+        expect(await unreachable.create(call, trial.details()), Retryable)
+        expect(await unreachable.cancel(call, trial.calendar, "reference"), Retryable)
+        expect(await unreachable.find(call, trial.calendar), Retryable)
 
 
 async def listing_shows_every_live_booking(trial: Trial) -> None:
@@ -217,7 +216,20 @@ async def odd_references_do_no_harm(trial: Trial) -> None:
     """A reference that is no reference is answered, and touches nothing else."""
     call, details = trial.call(), trial.details()
     await trial.book(call, details)
-    for reference in ("..", ".", "../..", "a/b", "%2e%2e", "?x", "#", " ", "\n", "ü" * 300):
+    for reference in (
+        "..",
+        ".",
+        "../..",
+        "x/..",
+        f"../{trial.calendar}",
+        "a/b",
+        "%2e%2e",
+        "?x",
+        "#",
+        " ",
+        "\n",
+        "ü" * 300,
+    ):
         odd = trial.call("odd")
         await trial.provider.get(odd, trial.calendar, reference)
         await trial.provider.cancel(odd, trial.calendar, reference)
@@ -236,10 +248,14 @@ async def _stands(trial: Trial, call: Call, details: BookingDetails) -> None:
     hold(found.summary in (None, details.summary), f"its summary is {found.summary!r}, not {details.summary!r}")
 
 
-def _given(provider: Provider | None, which: str) -> Provider:
+@asynccontextmanager
+async def _given(provider: Provider | None, which: str) -> AsyncIterator[Provider]:
     if provider is None:
         raise Skipped(f"no {which} provider was given")
-    return provider
+    try:
+        yield provider
+    finally:
+        await provider.close()
 
 
 CHECKS: dict[str, Callable[[Trial], Awaitable[None]]] = {

@@ -52,7 +52,7 @@ class Trial:
         self._slots = 0
         self._check = ""
         self._calls = 0
-        self._booked: dict[str, Call] = {}
+        self._booked: dict[str, tuple[Call, str | None]] = {}
 
     def begin(self, number: int) -> "Trial":
         """Start over for another check."""
@@ -89,16 +89,21 @@ class Trial:
 
     async def book(self, call: Call, details: BookingDetails) -> ProviderBooking:
         """Create, and expect that it is taken."""
-        self._booked[call.client_ref] = call
-        return booking_of(await self.provider.create(call, details))
+        self._booked[call.client_ref] = call, None
+        made = booking_of(await self.provider.create(call, details))
+        self._booked[call.client_ref] = call, made.provider_ref
+        return made
 
     async def clear(self) -> None:
         """Cancel every booking that this check made."""
-        for call in self._booked.values():
-            found = await self.provider.find(self.call("clear", call), self.calendar)
-            if isinstance(found, Found) and found.booking.status in LIVE:
+        for call, reference in self._booked.values():
+            if self.provider.capabilities.lookup:
+                found = await self.provider.find(self.call("clear", call), self.calendar)
+                live = isinstance(found, Found) and found.booking.status in LIVE
+                reference = booking_of(found).provider_ref if live else None
+            if reference is not None:
                 cancel = self.call("clear-cancel", call)
-                expect(await self.provider.cancel(cancel, self.calendar, found.booking.provider_ref), Confirmed)
+                expect(await self.provider.cancel(cancel, self.calendar, reference), Confirmed)
 
     async def walk(self, token: str | None = None, limit: int = 100) -> tuple[list[ProviderBooking], Page]:
         """Every booking of a listing, and its last page."""

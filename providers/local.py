@@ -1,5 +1,6 @@
 """A provider inside this process: for users' tests and for benchmarks. Owns nothing outside its memory, does no IO."""
 
+import re
 from bisect import bisect_right
 from collections import defaultdict, deque
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from domain.provider import (
 )
 
 Operation = Literal["create", "cancel", "reschedule"]
+TOKEN = re.compile(r"[0-9]{1,18}")
 LIVE = (BookingStatus.PENDING, BookingStatus.ACCEPTED)
 
 
@@ -89,7 +91,7 @@ class LocalProvider:
         """List what changed after `token`, in the order of the changes; from the start it leaves out what is over."""
         self.calls += 1
         kept = self._calendars[calendar]
-        if token is not None and not (token.isascii() and token.isdecimal() and int(token) <= self._changes):
+        if token is not None and not (TOKEN.fullmatch(token) and int(token) <= self._changes):
             raise SyncExpired(token)
         after = int(token or 0)
         begin = bisect_right(kept.changes, after, key=lambda change: change[0])

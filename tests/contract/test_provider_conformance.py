@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from appointments.radicale import HOST, free_port
-from domain.provider import Provider
+from domain.provider import Missing, Provider
 from mocks import MockProvider
 from providers.api_v2 import ApiV2Provider
 from providers.caldav import CalDavProvider
@@ -129,3 +129,24 @@ async def test_an_error_that_leaves_the_adapter_is_a_failure() -> None:
     results = {result.name: result for result in await run(Raising(), "main")}
     assert "an exception left the adapter" in results["cancel_twice"].detail
     assert str(results["silence_is_unknown"]).startswith("skipped")
+
+
+class Blind(LocalProvider):
+    """A provider that cannot read back what it booked, answers where it should be silent, and notes its end."""
+
+    closed = False
+
+    async def get(self, call, calendar, provider_ref):  # type: ignore[no-untyped-def]
+        return Missing()
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+async def test_a_check_that_fails_leaves_nothing_live_and_nothing_open() -> None:
+    provider, silent = Blind(), Blind()
+    suite = Conformance(provider, "main", silent=silent)
+    assert (await suite.check("create_then_find")).state == "failed"
+    assert provider.live("main") == ()
+    assert (await suite.check("silence_is_unknown")).state == "failed"
+    assert silent.closed

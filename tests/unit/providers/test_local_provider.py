@@ -63,6 +63,6 @@ async def test_a_listing_goes_on_from_its_token() -> None:
 
 
 async def test_a_token_never_given_is_expired() -> None:
-    for token in ("7", "-1", "elsewhere"):
+    for token in ("7", "-1", "elsewhere", "9" * 5_000):
         with pytest.raises(SyncExpired):
             await LocalProvider().listing(call("list"), "main", token)
