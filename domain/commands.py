@@ -3,7 +3,6 @@
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Self, TypeVar
-from zoneinfo import ZoneInfo
 
 from pydantic import (
     AfterValidator,
@@ -16,6 +15,7 @@ from pydantic import (
 )
 
 from domain.errors import InvalidFields
+from domain.local_time import is_zone
 from domain.provider import Party, Value
 
 DURATION_MAX = timedelta(days=366)
@@ -29,10 +29,8 @@ def _printable(text: str) -> str:
 
 
 def _known_zone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (ValueError, OSError, KeyError) as unknown:
-        raise ValueError(f"no such IANA time zone: {name!r}; one would be 'Europe/Berlin'") from unknown
+    if not is_zone(name):
+        raise ValueError(f"no such IANA time zone: {name!r}; one would be 'Europe/Berlin'")
     return name
 
 

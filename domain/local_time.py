@@ -99,7 +99,10 @@ def parse_instant(text: str) -> datetime:
 
 
 def parse_local(text: str) -> datetime | None:
-    """A local time such as `2027-03-01T09:00` without its zone, or None when the text is anything else."""
+    """A local time such as `2027-03-01T09:00` without its zone, or None when the text looks like anything else.
+
+    Raises `InvalidFields` for a day or an hour that no calendar has.
+    """
     if _LOCAL.fullmatch(text) is None:
         return None
     try:
