@@ -5,7 +5,7 @@ It looks at the state, not at the last event: whatever was interrupted is taken 
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import assert_never
+from typing import Literal, assert_never
 
 from domain import events as e
 from domain.appointment import Appointment, Progress, StepState
@@ -227,13 +227,9 @@ def _timeout_ms(view: View, course: Course) -> int:
     return max(1, min(course.step.timeout_ms, left_ms))
 
 
-def _read(view: View, course: Course, purpose: str) -> Move:
-    held = _held(view, course)
-    if held is not None:
-        return held
+def _read(view: View, course: Course, purpose: Literal["poll", "lookup"]) -> Move:
     step = course.step
-    timeout_ms = _timeout_ms(view, course)
-    return Launch(Read(step.name, step.target, "poll" if purpose == "poll" else "lookup", timeout_ms))
+    return _held(view, course) or Launch(Read(step.name, step.target, purpose, _timeout_ms(view, course)))
 
 
 def _backward(view: View) -> Move:
