@@ -1,0 +1,128 @@
+"""The first reading: which appointments match at once, and which references have to be looked at by themselves."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from domain.lifecycle import State
+from domain.provider import Provider, ProviderBooking
+from projections.reconciliation.bookmarks import Bookmark, Subject
+from projections.reconciliation.calendar import pages
+from projections.reconciliation.classify import LIVE, Rules, classify
+from projections.reconciliation.intended import Log, Record, Scope, read_log
+from projections.reconciliation.model import Kind
+from store.port import Store
+
+Told = Callable[[str, int, int], None]
+"""Is told how far it is: what is done now, how many, and of how many (of a listing: as many as the log expects)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """What is compared: a log and a provider. `now` tells the time."""
+
+    store: Store
+    provider: Provider
+    now: Callable[[], datetime]
+
+
+@dataclass
+class Survey:
+    """What a reading came to. `token` says where the next one may go on."""
+
+    subjects: list[Subject] = field(default_factory=list)
+    """What has to be looked at by itself."""
+    matched: list[Record] = field(default_factory=list)
+    unreadable: frozenset[UUID] = frozenset()
+    in_progress: int = 0
+    listed: int = 0
+    token: str | None = None
+
+
+async def read_all(sides: Sides, scope: Scope, rules: Rules, told: Told) -> Survey:
+    """Read the whole log, then the whole calendar. Raises `ProviderUnavailable`."""
+    sorting = _Sorting(await read_log(sides.store, scope), sides.now(), rules)
+    listed, token = 0, None
+    async for page in pages(sides.provider, scope):
+        for booking in page.bookings:
+            sorting.meet(booking)
+        listed, token = listed + len(page.bookings), page.next_token
+        told("listing", listed, max(listed, len(sorting.log.records)))
+    survey = sorting.survey()
+    survey.listed, survey.token = listed, token
+    return survey
+
+
+async def read_changes(sides: Sides, scope: Scope, kept: Bookmark, told: Told) -> Survey:
+    """Read what changed in the calendar since; with it comes what was not matched then. Raises `SyncExpired` too."""
+    refs = {subject.client_ref: dict.fromkeys(subject.refs) for subject in kept.open}
+    listed, token = 0, None
+    async for page in pages(sides.provider, scope, kept.token):
+        for booking in page.bookings:
+            refs.setdefault(booking.client_ref, {})[booking.provider_ref] = None
+        listed, token = listed + len(page.bookings), page.next_token
+        told("listing", listed, listed)
+    subjects = [Subject(client_ref=ref, refs=tuple(places)) for ref, places in refs.items()]
+    return Survey(subjects, listed=listed, token=token)
+
+
+def appointment_of(client_ref: str) -> UUID | None:
+    """The appointment that a client reference of ours names."""
+    try:
+        id = UUID(client_ref)
+    except ValueError:
+        return None
+    return id if str(id) == client_ref else None
+
+
+class _Sorting:
+    """Bookings as they are listed, against the log. Of what matches only the reference is kept."""
+
+    def __init__(self, log: Log, now: datetime, rules: Rules) -> None:
+        self.log = log
+        self._now, self._rules = now, rules
+        self._refs: dict[UUID, tuple[str, ...]] = {}
+        self._suspects: set[UUID] = set()
+        self._resting: set[UUID] = set()
+        self._strangers: list[Subject] = []
+
+    def meet(self, booking: ProviderBooking) -> None:
+        """One booking is listed."""
+        id = appointment_of(booking.client_ref)
+        record = self.log.records.get(id) if id else None
+        if id is None or record is None:
+            if booking.status in LIVE and id not in self.log.elsewhere and id not in self.log.unreadable:
+                self._strangers.append(Subject(client_ref=booking.client_ref, refs=(booking.provider_ref,)))
+            return
+        refs = self._refs.get(id, ())
+        if booking.provider_ref not in refs:
+            self._refs[id] = refs = (*refs, booking.provider_ref)
+        self._judge(id, record, (booking,))
+        if len(refs) > 1:
+            self._suspects.add(id)
+
+    def survey(self) -> Survey:
+        """What it comes to once everything was listed."""
+        for id, record in self.log.records.items():
+            if id not in self._refs:
+                self._judge(id, record, ())
+        quiet = self.log.records.keys() - self._suspects
+        matched = [self.log.records[id] for id in quiet if id in self._resting]
+        ours = [Subject(client_ref=str(id), refs=self._refs.get(id, ())) for id in self._suspects]
+        return Survey(
+            [*ours, *self._strangers],
+            matched,
+            frozenset(self.log.unreadable),
+            in_progress=len(quiet) - len(matched),
+        )
+
+    def _judge(self, id: UUID, record: Record, there: tuple[ProviderBooking, ...]) -> None:
+        found = classify(record.intended, record.attempted, there, self._now, self._rules)
+        if any(finding.kind is not Kind.MATCHED for finding in found):
+            self._suspects.add(id)
+        elif not found and record.intended.state is State.CONFIRMED:
+            # Too young for its absence to count: it is looked at again, now and next time.
+            self._suspects.add(id)
+        elif found:
+            self._resting.add(id)
