@@ -1,9 +1,10 @@
 """Writes the generated parts of the documents: tables and diagrams drawn from the code and the data files.
 
 `python docs/generate.py` rewrites them in place between their markers; `--check` changes nothing and exits 1 when one
-is out of date. A part stands between `<!-- generated: NAME -->` and `<!-- /generated -->`.
+is out of date. A part stands between `<!-- generated: NAME -->` and `<!-- /generated -->`; each must stand somewhere.
 """
 
+import argparse
 import ast
 import inspect
 import itertools
@@ -20,13 +21,12 @@ from pydantic.fields import FieldInfo
 from domain import errors, events, labels, lifecycle, provider
 
 ROOT = Path(__file__).resolve().parents[1]
-PART = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
+PART = re.compile(r"(<!-- generated: ([a-z-]+) -->\n)(?:(?!<!-- generated: ).)*?(<!-- /generated -->)", re.DOTALL)
 
 MEANINGS = {
     "provider_name": "The name under which the provider is recorded, logged and called back.",
     "provider_username": "User name for CalDAV; wins over the one in `provider`.",
     "provider_password": "Password for CalDAV; wins over the one in `provider`.",
-    "callback_secret": "The secret that callbacks are signed with (Standard Webhooks, `whsec_…`).",
     "callback_listen": "Address and port on which callbacks are received.",
     "tenant": "The tenant of commands and reads that name none.",
     "actor": "Who asks, where a command names nobody.",
@@ -144,7 +144,7 @@ def event_types() -> str:
 
 def outcomes() -> str:
     """Every answer that the provider port knows."""
-    writes, reads = provider.WriteOutcome.__args__, provider.ReadOutcome.__args__  # type: ignore[attr-defined]
+    writes, reads = provider.WriteOutcome.__args__, provider.ReadOutcome.__args__
     kinds = dict.fromkeys((*writes, *reads))
     rows = [
         (f"`{kind.__name__}`", " and ".join(n for n, k in (("write", writes), ("read", reads)) if kind in k), doc(kind))
@@ -295,17 +295,24 @@ def filled(text: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Write what is out of date, or with `--check` tell it; the exit code is 1 when a check finds something."""
-    check, stale = "--check" in arguments, 0
+    """Write what is out of date, or with `--check` tell it; the exit code is 1 when something is left to do."""
+    parser = argparse.ArgumentParser(description="Write the generated parts of the documents.")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 when a part is out of date")
+    check = parser.parse_args(arguments).check
+    left, unplaced = 0, set(PARTS)
     for path in documents():
         before = path.read_text(encoding="utf-8")
+        unplaced -= {part[2] for part in PART.finditer(before)}
         after = filled(before)
         if before != after:
-            stale += 1
             print(f"{'out of date' if check else 'written'}: {path.relative_to(ROOT)}")
-            if not check:
+            if check:
+                left += 1
+            else:
                 path.write_text(after, encoding="utf-8")
-    return int(check and stale > 0)
+    for name in sorted(unplaced):
+        print(f"between no two markers of any document: {name}")
+    return int(left + len(unplaced) > 0)
 
 
 if __name__ == "__main__":
