@@ -3,85 +3,57 @@
 import asyncio
 import json
 import resource
-import sqlite3
 import sys
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from benchmarks.sagas import COMMAND, notify
 from domain.appointment import Appointment
 from domain.commands import Request
+from domain.definition import SagaPlan
 from domain.identity import appointment_id
 from domain.lifecycle import State
 from providers.local import LocalProvider
 from saga.clock import WallClock
 from saga.definition import CalendarStep, Saga, Step
-from saga.entry import entry as entry_of
+from saga.entry import entry
 from saga.inputs import Asked, Hold
 from saga.lanes import Lanes
 from saga.runtime import Runtime
 from saga.turn import turn
-from store.log_writer import INSERT_EVENT, PUT_WORK
+from store.port import Append
 from store.sqlite import SqliteStore
 
 DUE_SOON = 100
-LATER = timedelta(days=1)
+"""How many of them come due while they are served."""
+DUE_SOON_IN = timedelta(seconds=15)
+DUE_LATER_IN = timedelta(days=1)
+QUEUED_MAX = 10_000
 
 
 def _saga() -> Saga:
-    from benchmarks.sagas import _notify
-
-    return Saga("booking", 1, (CalendarStep(), Step("notify", action=_notify)), deadline_ms=86_400_000)
+    return Saga("booking", 1, (CalendarStep(), Step("notify", action=notify)), deadline_ms=86_400_000)
 
 
-def _rows(count: int) -> Iterator[tuple[tuple[object, ...], list[tuple[object, ...]]]]:
-    """Work rows and events as the runtime would have written them: requested, held back by an open breaker."""
-    from benchmarks.sagas import COMMAND
-
-    now = datetime.now(UTC)
-    plan = _saga().plan(LocalProvider("main"))
-    position = 1
-    for n in range(count):
-        due = now + (timedelta(seconds=15) if n < DUE_SOON else LATER)
-        id = appointment_id("default", f"waiting-{n}")
-        command = COMMAND
-        asked = Asked(command, Request(key=f"waiting-{n}"))
-        turned = turn(Appointment(id), asked, now, plan, lambda _target, due=due: Hold("circuit_open", due))
-        entry = entry_of(Appointment(id), turned)
-        assert entry.work is not None
-        events = []
-        for event in entry.events:
-            position += 1
-            events.append((position, id.bytes, event.version, event.type, event.body))
-        yield (id, entry.work, due), events  # type: ignore[misc]
+def _waiting(n: int, now: datetime, plan: SagaPlan) -> Append:
+    """One appointment as the runtime would have stored it: requested, held back by an open breaker."""
+    new = Appointment(appointment_id("default", f"waiting-{n}"))
+    hold = Hold("circuit_open", now + (DUE_SOON_IN if n < DUE_SOON else DUE_LATER_IN))
+    return entry(new, turn(new, Asked(COMMAND, Request(key=f"waiting-{n}")), now, plan, lambda _target: hold))
 
 
 async def _fill(file: Path, count: int) -> None:
-    from store.rows import work_row
-
-    saga = _saga()
+    saga, provider, now = _saga(), LocalProvider("main"), datetime.now(UTC)
     store = SqliteStore.open(file, owner="filler")
-    runtime = Runtime(store, WallClock(), [saga], {"main": LocalProvider("main")}, Lanes(), "filler")
+    runtime = Runtime(store, WallClock(), [saga], {"main": provider}, Lanes(), "filler")
     await runtime.start()
     await runtime.stop()
+    plan = saga.plan(provider)
+    for first in range(0, count, QUEUED_MAX):
+        numbers = range(first, min(first + QUEUED_MAX, count))
+        await asyncio.gather(*(store.append(_waiting(n, now, plan)) for n in numbers))
     await store.close()
-    connection = sqlite3.connect(file)
-    connection.execute("PRAGMA synchronous=OFF")
-    works: list[tuple[object, ...]] = []
-    events: list[tuple[object, ...]] = []
-    for (_id, work, _due), mine in _rows(count):
-        works.append(work_row(work, "filler"))  # type: ignore[arg-type]
-        events += mine
-        if len(works) == 20_000:
-            connection.executemany(INSERT_EVENT, events)
-            connection.executemany(PUT_WORK, works)
-            connection.commit()
-            works, events = [], []
-    connection.executemany(INSERT_EVENT, events)
-    connection.executemany(PUT_WORK, works)
-    connection.commit()
-    connection.close()
 
 
 def _rss_mb() -> float:
