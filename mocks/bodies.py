@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Annotated, Any, NoReturn, Self, TypeVar
@@ -15,6 +16,8 @@ from mocks.answers import Refusal
 
 BODY_BYTES_MAX = 1_048_576
 """More than any body within the limits takes, however it is escaped."""
+DEPTH_MAX = 32
+"""What is kept is shown again: deeper bodies could be read, and never be written by the control plane."""
 DURATION_MAX = timedelta(hours=24)
 KEY = re.compile(r"[!-~]{8,255}")
 CLIENT_REF = re.compile(r"[A-Za-z0-9_-]{8,64}")
@@ -124,13 +127,19 @@ class ControlSettings(_Body):
 
 
 def parse(raw: bytes) -> Any:
-    """The JSON value of a body; anything that is not exactly one JSON value without repeated names gets 400."""
+    """The JSON value of a body; 400 unless it is exactly one, without repeated names and not nested without end."""
     try:
-        return json.loads(
+        content = json.loads(
             raw.decode(), object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite_number
         )
     except (ValueError, RecursionError) as problem:
         raise Refusal(400, "malformed_json", f"The body is not JSON: {str(problem)[:200]}") from None
+    level = [content]
+    for _ in range(DEPTH_MAX):
+        level = [inner for value in level for inner in _inside(value)]
+    if level:
+        raise Refusal(400, "malformed_json", f"The body is nested more than {DEPTH_MAX} deep.")
+    return content
 
 
 def read(model: type[Model], content: Any) -> Model:
@@ -176,6 +185,10 @@ def _check_duration(start: str, end: str) -> None:
         raise ValueError("end is not after start")
     if duration > DURATION_MAX:
         raise ValueError("longer than 24 hours")
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

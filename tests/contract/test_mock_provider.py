@@ -172,6 +172,15 @@ async def test_what_is_no_json_is_malformed(client: Client, raw: bytes) -> None:
     assert (reply.status, reply.code) == (400, "malformed_json")
 
 
+@pytest.mark.parametrize(("depth", "status"), [(31, 202), (32, 400), (900, 400)])
+async def test_what_is_taken_can_be_shown_again(mock: MockProvider, client: Client, depth: int, status: int) -> None:
+    raw = b'{"client_ref": "order-0001", "type": "told", "deep": ' + b"[" * depth + b"]" * depth + b"}"
+    assert (await client.send("POST", "/notifications", key="notify-0001", data=raw)).status == status
+    async with Client(mock.control_url) as control:
+        for path in ("/requests", "/ledger"):
+            assert (await control.send("GET", path)).status == 200
+
+
 async def test_mangled_bodies_are_never_a_server_error(client: Client) -> None:
     seed = 20_271
     print("seed", seed)

@@ -257,3 +257,13 @@ async def test_what_a_stranger_wrote_is_kept_within_limits() -> None:
         found = await provider.find(CALL, "main")
     assert isinstance(found, Found)
     assert found.booking.summary == "x" * 1_000
+
+
+async def test_a_listing_that_would_swell_is_unavailable() -> None:
+    names = "".join(f'<!ENTITY e{n + 1} "{f"&e{n};" * 10}">' for n in range(9))
+    bomb = f'<!DOCTYPE x [<!ENTITY e0 "{"x" * 1_000}">{names}]><D:multistatus xmlns:D="DAV:">&e9;</D:multistatus>'
+    deep = '<D:multistatus xmlns:D="DAV:">' + "<a>" * 100_000
+    for body in (bomb, deep):
+        async with server([answer(207, body.encode())]) as (provider, _):
+            with pytest.raises(ProviderUnavailable):
+                await provider.listing(CALL, "main")
