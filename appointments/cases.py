@@ -23,6 +23,7 @@ from domain.errors import CommandRefused
 from domain.events import EndReason
 from domain.identity import appointment_id
 from domain.lifecycle import Phase, State
+from mocks.faults import SCRIPTS
 from mocks.server import MockProvider
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105 -- of the mock, made for every run alike
@@ -175,6 +176,7 @@ def load(folder: Path) -> tuple[TestData, dict[str, Expected]]:
     expected = ExpectedData.model_validate_json((folder / "expected_postchange.json").read_bytes()).cases
     for case in data.cases:
         CaseSettings.model_validate({**data.settings, **case.settings})
+        SCRIPTS.validate_python([script.model_dump() for script in case.scripts])
     missing = [case.id for case in data.cases if case.id not in expected]
     if missing:
         raise ValueError(f"nothing is expected of {', '.join(missing)}")

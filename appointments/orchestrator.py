@@ -7,6 +7,7 @@ from typing import Any, Self
 from uuid import UUID
 
 from appointments import bootstrap
+from appointments.callbacks import CallbackData
 from appointments.settings import Settings
 from appointments.views import Appointment, AppointmentFilter, AuditEvent, audit_trail, view
 from domain import events as e
@@ -139,6 +140,8 @@ class Orchestrator:
         self, event: Mapping[str, Any], *, key: str, wait: float | None = None, **who: Any
     ) -> Appointment:
         """An event of the legacy front end as a command. Raises `UnknownLabel`; then nothing is recorded."""
+        if not isinstance(event, Mapping):
+            raise InvalidFields("the event is no object", (("", "Input should be an object"),))
         label = action_label(event)
         payload = event.get("payload")
         if not isinstance(payload, Mapping):
@@ -161,9 +164,12 @@ class Orchestrator:
     ) -> bool:
         """A provider's callback whose signature has been checked.
 
-        False: kept for an operator, as nobody here knows the reference, or its stream cannot be read.
+        False: kept for an operator, as nobody here knows the reference, or its stream cannot be read. Raises
+        `InvalidFields` for what no provider may say.
         """
-        told = CalledBack(webhook_id, provider_ref, BookingStatus(status), version)
+        fields = {"id": provider_ref, "client_ref": client_ref, "version": version, "status": status}
+        data = parse(CallbackData, fields)
+        told = CalledBack(webhook_id, data.id, BookingStatus(data.status), data.version)
         try:
             return await self._runtime.called_back(provider, client_ref, told)
         except HistoryError:

@@ -30,6 +30,7 @@ class Settings(BaseSettings):
         toml_file="appointments.toml",
         extra="ignore",
         frozen=True,
+        hide_input_in_errors=True,  # it may be a password that was given as a number
     )
 
     store: str = "sqlite:///data/appointments.db"

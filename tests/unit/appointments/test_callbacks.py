@@ -111,3 +111,16 @@ async def test_a_callback_whose_stream_cannot_be_read_is_kept_and_logged(
     told = [line for line in lines if line["event"] == "callback_kept"]
     assert len(told) == 2
     assert (told[0]["appointment_id"], told[0]["provider"], told[0]["level"]) == (str(one.id), "main", "error")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"status": "maybe"}, {"version": "x"}, {"version": -1}, {"provider_ref": ""}, {"client_ref": "x"}]
+)
+async def test_what_no_provider_may_say_is_refused_and_not_recorded(tmp_path: Path, changes: dict[str, Any]) -> None:
+    async with Orchestrator.open(settings(tmp_path)) as desk:
+        one = await desk.book(FIELDS, key="key-1", wait=5)
+        said = {"client_ref": str(one.id), "provider_ref": "bk-1", "status": "accepted", "version": 1, **changes}
+        with pytest.raises(InvalidFields):
+            await desk.called_back("main", "msg-1", **said)
+        assert (await desk.show(one.id)).version == one.version
+        assert await desk.runtime.store.events(orphan_stream("main", "msg-1")) == []

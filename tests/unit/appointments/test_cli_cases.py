@@ -17,6 +17,12 @@ from appointments.cli.session import Session
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 TWO = ["c01", "c05"]
+UNPLAYABLE = {
+    "id": "c01",
+    "title": "x",
+    "scripts": [{"match": {"op": "create"}, "behavior": {"mode": "nonsense"}}],
+    "commands": [{"command": "book", "key": "k"}],
+}
 
 
 def session(**more: Any) -> Session:
@@ -79,6 +85,7 @@ def test_no_case_hears_of_the_environment(name: str, value: str, monkeypatch: py
         ("expected_postchange.json", {"cases": {}}, "nothing is expected of c01, c02"),
         ("test_data.json", {"settings": {"jitter": 7}}, "/jitter: Input should be less than or equal to 1"),
         ("test_data.json", {"settings": {"attempts": 7}}, "/attempts: Extra inputs are not permitted"),
+        ("test_data.json", {"cases": [UNPLAYABLE]}, "Input tag 'nonsense'"),
     ],
 )
 def test_cases_that_cannot_be_used_are_refused(file: str, change: dict[str, Any], told: str, own_folder: Path) -> None:

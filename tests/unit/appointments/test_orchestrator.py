@@ -245,6 +245,11 @@ class TestUiEvents:
         drop = {"target": {"dataset": {"action": "cancel"}}, "payload": {"appointment_id": str(one.id)}}
         assert (await desk.ui_event(drop, key="c", wait=5)).state == "cancelled"
 
+    @pytest.mark.parametrize("event", [None, [], "book-appointment"])
+    async def test_an_event_that_is_no_object_is_refused(self, desk: Orchestrator, event: Any) -> None:
+        with pytest.raises(InvalidFields, match="no object"):
+            await desk.ui_event(event, key="key-1")
+
     async def test_an_unknown_label_records_nothing(self, desk: Orchestrator) -> None:
         with pytest.raises(UnknownLabel):
             await desk.ui_event({"target": {"data-action": "explode"}, "payload": FIELDS}, key="key-1")

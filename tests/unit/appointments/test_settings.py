@@ -85,6 +85,13 @@ def test_secrets_are_never_shown() -> None:
     assert "swordfish" not in repr(found) + str(found) + found.model_dump_json()
 
 
+def test_a_secret_that_is_no_text_is_not_shown_either() -> None:
+    Path("appointments.toml").write_text("provider_password = 12345678\n")
+    with pytest.raises(ValidationError, match="provider_password") as refused:
+        Settings()
+    assert "12345678" not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("store", "path"),
     [("sqlite:///a/b.db", "a/b.db"), ("sqlite:////a/b.db", "/a/b.db")],
