@@ -1,0 +1,133 @@
+"""From recorded events to changes: each appointment's state is folded once, whatever the number of projections.
+
+Owns the states that are kept between batches. What cannot be read is skipped, and stops nothing else.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from pydantic import ValidationError
+
+from domain.appointment import Appointment, evolve
+from domain.errors import HistoryError
+from domain.events import OUTSIDE_APPOINTMENTS
+from projections.projection import Change
+from store.mapper import decode
+from store.port import RecordedEvent, Store
+
+STATES_MAX = 8_192
+"""States kept for the events that follow, about 25 MB; the state of any other stream is folded from the log again."""
+STREAMS_AT_ONCE = 32
+"""Streams that are read from the log before they are folded."""
+ERASED = "personal-data-erased.v1"
+"""After this event its stream reads otherwise in the log: what was folded before is no longer true."""
+
+_OUTSIDE = frozenset(event.type for event in OUTSIDE_APPOINTMENTS)
+
+Bases = Mapping[tuple[UUID, int], Appointment | None]
+"""States to go on from, by stream and version; None for a stream that cannot be read up to there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """A batch, folded: its changes, its streams' states after it, and the streams that cannot be read (any more)."""
+
+    changes: tuple[Change, ...]
+    states: Mapping[UUID, Appointment]
+    unreadable: frozenset[UUID]
+    erased: bool
+    """Something was erased: nothing of it may stay behind in what was written."""
+
+
+class RecentStates:
+    """The states of the streams that changed last, and a way to those of the others."""
+
+    def __init__(self) -> None:
+        self._states: OrderedDict[UUID, Appointment] = OrderedDict()
+
+    async def bases(self, store: Store, batch: Sequence[RecordedEvent]) -> Bases:
+        """What the batch's streams go on from: the state that is kept, where it is of the right version."""
+        bases: dict[tuple[UUID, int], Appointment | None] = {}
+        missing: list[tuple[UUID, int]] = []
+        begun: set[UUID] = set()
+        for recorded in batch:
+            id, before = recorded.stream_id, recorded.version - 1
+            erased = recorded.type == ERASED
+            if (id in begun and not erased) or not before or recorded.type in _OUTSIDE:
+                begun.add(id)
+                continue
+            begun.add(id)
+            state = None if erased else self._states.get(id)
+            if state is not None and state.version == before:
+                bases[id, before] = state
+            else:
+                missing.append((id, before))
+        for start in range(0, len(missing), STREAMS_AT_ONCE):
+            some = missing[start : start + STREAMS_AT_ONCE]
+            streams = await asyncio.gather(*(store.events(id, limit=version) for id, version in some))
+            bases.update(zip(some, await asyncio.to_thread(_states, some, streams), strict=True))
+        return bases
+
+    def keep(self, folded: Folded) -> None:
+        """Keep what a batch has come to, in place of what has not changed for longest."""
+        for id, state in folded.states.items():
+            self._states[id] = state
+            self._states.move_to_end(id)
+        for id in folded.unreadable:
+            self._states.pop(id, None)
+        while len(self._states) > STATES_MAX:
+            self._states.popitem(last=False)
+
+
+def fold(batch: Sequence[RecordedEvent], bases: Bases) -> Folded:
+    """The changes of a batch, in order of position. Pure."""
+    changes: list[Change] = []
+    states: dict[UUID, Appointment] = {}
+    unreadable: set[UUID] = set()
+    erased = False
+    for recorded in batch:
+        id = recorded.stream_id
+        erased = erased or recorded.type == ERASED
+        if id in unreadable:
+            continue
+        try:
+            event = decode(recorded)
+            if isinstance(event, OUTSIDE_APPOINTMENTS):
+                changes.append(Change(recorded, event, None, None))
+                continue
+            before = _before(recorded, states, bases)
+            after = states[id] = evolve(before, event)
+        except (HistoryError, ValidationError):
+            unreadable.add(id)
+            states.pop(id, None)
+            continue
+        changes.append(Change(recorded, event, before, after))
+    return Folded(tuple(changes), states, frozenset(unreadable), erased)
+
+
+def _before(recorded: RecordedEvent, states: Mapping[UUID, Appointment], bases: Bases) -> Appointment:
+    id, version = recorded.stream_id, recorded.version - 1
+    if not version and id not in states:
+        return Appointment(id)
+    # A base is the state at the batch's beginning, or the one after an erasure: that one goes before what was folded.
+    state = bases[id, version] if (id, version) in bases else states.get(id)
+    if state is None or state.version != version:
+        raise HistoryError(f"stream {id}: version {recorded.version} does not follow")
+    return state
+
+
+def _states(wanted: Sequence[tuple[UUID, int]], streams: Sequence[Sequence[RecordedEvent]]) -> list[Appointment | None]:
+    return [_state(id, stream) for (id, _version), stream in zip(wanted, streams, strict=True)]
+
+
+def _state(id: UUID, stream: Sequence[RecordedEvent]) -> Appointment | None:
+    state = Appointment(id)
+    try:
+        for recorded in stream:
+            state = evolve(state, decode(recorded))
+    except (HistoryError, ValidationError):
+        return None
+    return state
