@@ -8,8 +8,7 @@ if [ $# -gt 0 ] && [ "$1" != run ]; then
     exit 2
 fi
 
-python=${PYTHON:-python3.11}
-command -v "$python" >/dev/null || python=python3
+python=${PYTHON:-$(command -v python3.11 || echo python3)}
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
     echo "Python 3.11 or newer is needed, found $("$python" --version). Set PYTHON=/path/to/python3.11" >&2
     exit 1

@@ -1,6 +1,7 @@
 """The callback receiver: a real HTTP endpoint for providers' signed messages (Standard Webhooks 1.0)."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from json import JSONDecodeError
 from typing import Annotated, Any, Literal, Self
 
 from aiohttp import web
@@ -77,14 +78,17 @@ class CallbackListener:
         hook = self._hooks.get(provider)
         if hook is None:
             return _problem(404, "unknown-provider", f"no provider {provider!r} calls back here")
-        body = await request.read()
+        try:
+            body = await request.read()
+        except web.HTTPRequestEntityTooLarge:
+            return _problem(413, "body-too-large", f"at most {BODY_MAX} bytes")
         headers: dict[str, Any] = {name.lower(): value for name, value in request.headers.items()}
         try:
             hook.verify(body, headers)
-        except WebhookVerificationError:
+        except JSONDecodeError:
+            return _problem(400, "malformed", "the body is no JSON")
+        except (WebhookVerificationError, ValueError):
             return _problem(401, "bad-signature", "the signature is missing, wrong or stale")
-        except (ValueError, KeyError):
-            return _problem(400, "malformed", "the signed headers or the body cannot be read")
         try:
             message = CallbackBody.model_validate_json(body)
         except ValidationError:

@@ -12,6 +12,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from domain.commands import Name
+
 _PASSWORD = re.compile(r"(://[^:@]*):.*@", re.DOTALL)
 
 
@@ -49,8 +51,8 @@ class Settings(BaseSettings):
     callback_secret: SecretStr | None = None
     """`whsec_…`; with it, signed callbacks are received at `/v1/callbacks/<provider name>`."""
     callback_listen: str = "127.0.0.1:8086"
-    tenant: str = "default"
-    actor: str = "operator"
+    tenant: Name = "default"
+    actor: Name = "operator"
 
     attempts_max: int = Field(default=3, ge=1, le=100)
     call_timeout_ms: int = Field(default=5_000, ge=10, le=300_000)

@@ -13,7 +13,7 @@ import pytest
 from standardwebhooks.webhooks import Webhook
 
 from appointments import Orchestrator, Settings
-from appointments.callbacks import CallbackListener
+from appointments.callbacks import BODY_MAX, CallbackListener
 from domain.errors import InvalidFields
 from domain.identity import orphan_stream
 from projections.health import health
@@ -124,3 +124,31 @@ async def test_what_no_provider_may_say_is_refused_and_not_recorded(tmp_path: Pa
             await desk.called_back("main", "msg-1", **said)
         assert (await desk.show(one.id)).version == one.version
         assert await desk.runtime.store.events(orphan_stream("main", "msg-1")) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "problem"),
+    [
+        (b"x" * (BODY_MAX + 1), {}, 413, "body-too-large"),
+        (b"{}", {}, 401, "bad-signature"),
+        (b"\xff", {"webhook-signature": "v1,eA=="}, 401, "bad-signature"),
+        (b"{}", {"webhook-signature": "nonsense"}, 401, "bad-signature"),
+        (b"{}", {"webhook-signature": "v1,a,b"}, 401, "bad-signature"),
+        (b"{}", {"webhook-timestamp": "1e400"}, 401, "bad-signature"),
+        (b"{", None, 400, "malformed"),
+        (b"{}", None, 422, "invalid-fields"),
+    ],
+)
+async def test_a_body_that_is_not_taken_is_told_why(
+    client: aiohttp.ClientSession, body: bytes, headers: dict[str, str] | None, status: int, problem: str
+) -> None:
+    """Headers on top of those of a message signed just now, with nothing of a signature where some are given."""
+    now = datetime.now(UTC)
+    stamps = {"webhook-id": "a", "webhook-timestamp": str(int(now.timestamp()))}
+    right = {"webhook-signature": Webhook(SECRET).sign("a", now, body.decode())} if headers is None else headers
+    async with (
+        CallbackListener({"main": SECRET}) as listener,
+        client.post(listener.url("main"), data=body, headers={**stamps, **right}) as answer,
+    ):
+        assert (answer.status, answer.content_type) == (status, "application/problem+json")
+        assert (await answer.json())["type"] == f"urn:appointments:problem:{problem}"

@@ -72,6 +72,8 @@ def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
         ("log_level", "loud"),
         ("provider_name", "a/b"),
         ("concurrency", "0"),
+        ("tenant", "two words"),
+        ("actor", "x" * 129),
     ],
 )
 def test_limits_are_checked_at_the_start(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
