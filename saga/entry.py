@@ -3,6 +3,7 @@
 from datetime import datetime
 
 from domain.appointment import Appointment
+from domain.personal import subjects_of
 from saga.inputs import Turn
 from saga.lanes import lane_key
 from store.mapper import encode
@@ -26,8 +27,9 @@ def later(row: OpenWork, due_at: datetime | None) -> OpenWork:
 def entry(before: Appointment, turned: Turn) -> Append:
     """A turn as the store takes it: its events, and the open work after them."""
     state = turned.state
+    about = subjects_of(state.details, state.tenant, state.id)
     events: tuple[RecordedEvent, ...] = tuple(
-        encode(state.id, version, event) for version, event in enumerate(turned.events, before.version + 1)
+        encode(state.id, version, event, about) for version, event in enumerate(turned.events, before.version + 1)
     )
     return Append(state.id, before.version, events, _open_work(turned))
 

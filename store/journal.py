@@ -15,12 +15,14 @@ from typing import Any
 from sqlalchemy import Connection
 
 from domain.errors import StoreUnavailable
-from store.log_writer import Entry, LogWriter
+from store.log_writer import Entry, LogWriter, TaskEntry
 
 BATCH_MAX = 512
 """Entries in one transaction; bounds the time that the last of them waits."""
 QUEUE_MAX = 65_536
 """Entries that wait; more are refused, so that a stalled disk does not fill the memory."""
+CLEAN_UPS_MAX = 5
+"""Attempts to cut the write-ahead log; each waits for readers as long as a busy connection does."""
 
 Resolution = tuple[asyncio.Future[Any], Any, Exception | None]
 
@@ -97,10 +99,19 @@ class Journal:
             if not self._was_stored(writer):
                 self._fail(batch, error)
                 return
+        if any(isinstance(entry, TaskEntry) and entry.clean and entry.error is None for entry in batch):
+            self._clean_up()
         _resolve(batch)
         for call in self._after_commit:
             with suppress(Exception):  # a listener is only woken; its own fault must not stop the writes of others
                 call()
+
+    def _clean_up(self) -> None:
+        """What was deleted may still lie in the write-ahead log; a reader that is in the way has soon gone."""
+        for _ in range(CLEAN_UPS_MAX):
+            with suppress(Exception):
+                if self._writer is not None and self._writer.clean_up():
+                    return
 
     def _was_stored(self, failed: LogWriter) -> bool:
         """After a COMMIT that failed: ask the file. A batch without events counts as not stored."""

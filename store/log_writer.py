@@ -5,7 +5,7 @@ Owns the order of positions and the versions of streams. It runs on the only wri
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +14,17 @@ from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, NotSupportedError, ProgrammingError
 
 from domain.errors import ConcurrencyConflict
-from store.rows import EventRow, WorkRow
-from store.tables import events, open_work
+from store.chain import START, link
+from store.port import Private
+from store.rows import EventRow, WorkRow, uuid_of
+from store.sealing import SubjectKey, forget_ciphers, hashed, seal
+from store.tables import events, open_work, subject_keys
 
 HEADS_MAX = 32_768
 """Heads of streams remembered, about 6 MB; the head of any other stream is read from the index."""
 HEADS_PER_QUERY = 64
+KEYS_MAX = 16_384
+"""Subjects' keys remembered, about 4 MB."""
 
 _dialect = sqlite_dialect(paramstyle="qmark")
 
@@ -33,11 +38,19 @@ PUT_WORK = _text(insert(open_work).prefix_with("OR REPLACE"))
 DELETE_WORK = _text(delete(open_work).where(open_work.c.stream_id == bindparam("stream_id")))
 LAST_POSITION = _text(select(func.max(events.c.position)))
 HEADS = _text(
-    select(events.c.stream_id, func.max(events.c.version))
+    # SQLite gives the other columns of the row that holds the maximum.
+    select(events.c.stream_id, func.max(events.c.version), events.c.digest)
     .where(events.c.stream_id.in_([bindparam(f"id_{n}") for n in range(HEADS_PER_QUERY)]))
     .group_by(events.c.stream_id)
 )
+KEY_OF = _text(select(subject_keys.c.ref, subject_keys.c.key).where(subject_keys.c.name == bindparam("name")))
+INSERT_KEY = _text(insert(subject_keys))
+DELETE_KEY = _text(delete(subject_keys).where(subject_keys.c.name == bindparam("name")))
 EVENT_AT = _text(select(events).where(events.c.position == bindparam("position")))
+
+
+NewEvent = tuple[int, str, int, bytes, tuple[Private, ...]]
+"""Version, type, microseconds since 1970, open body and private parts of an event to write."""
 
 
 @dataclass(slots=True)
@@ -46,7 +59,7 @@ class AppendEntry:
 
     stream: bytes
     expected: int
-    events: list[tuple[int, str, bytes]]
+    events: list[NewEvent]
     work: WorkRow | None
     touches_work: bool
     future: Any
@@ -60,6 +73,8 @@ class TaskEntry:
 
     run: Callable[["LogWriter"], Any]
     future: Any
+    clean: bool = False
+    """What it deletes must be gone from the files as well when it is acknowledged."""
     result: Any = None
     error: Exception | None = None
 
@@ -80,7 +95,8 @@ class LogWriter:
         self.connection = connection
         self.first_written: EventRow | None = None
         """The batch's first event: whether it is there tells whether an ambiguous commit was stored."""
-        self._heads: OrderedDict[bytes, int] = OrderedDict()
+        self._heads: OrderedDict[bytes, tuple[int, bytes]] = OrderedDict()
+        self._keys: OrderedDict[str, SubjectKey] = OrderedDict()
         self._last_position = 0
         self._forget()
         connection.rollback()
@@ -105,13 +121,41 @@ class LogWriter:
             if isinstance(entry, TaskEntry):
                 self._alone(entry, lambda entry=entry: entry.run(self))  # type: ignore[misc]
 
-    def insert_events(self, rows: Iterable[tuple[bytes, int, str, bytes]]) -> list[int]:
-        """Add (stream, version, type, body) unchecked but for the unique key, and return their positions."""
-        numbered = [(self._last_position + n, *row) for n, row in enumerate(rows, start=1)]
+    def insert_events(self, rows: Sequence[tuple[bytes, NewEvent]]) -> list[int]:
+        """Add events to streams, unchecked but for the unique key, and return their positions.
+
+        One that does not follow the last of its stream begins a chain of its own.
+        """
+        self._load_heads([stream for stream, _ in rows])
+        numbered = []
+        for position, (stream, event) in enumerate(rows, start=self._last_position + 1):
+            version, digest = self._heads[stream]
+            numbered.append(self._row(position, stream, digest if event[0] == version + 1 else START, event))
+            self._heads[stream] = event[0], numbered[-1][-1]
         self._insert(numbered)
-        for _, stream, *_rest in numbered:
+        for stream, _ in rows:
             self._heads.pop(stream, None)
         return [row[0] for row in numbered]
+
+    def append_all(self, entries: Sequence[AppendEntry]) -> None:
+        """Write these entries, or raise `ConcurrencyConflict`: all of them or none."""
+        self._append(entries)
+        for entry in entries:
+            if entry.error is not None:
+                raise entry.error
+
+    def destroy_key(self, subject: str) -> None:
+        """Delete a subject's key; its bytes are overwritten in the page."""
+        self.connection.exec_driver_sql("PRAGMA secure_delete=ON")
+        self.connection.exec_driver_sql(DELETE_KEY, (hashed(subject),))
+        self._keys.pop(subject, None)
+        forget_ciphers()
+
+    def clean_up(self) -> bool:
+        """Copy the write-ahead log into the file and cut it to nothing; False while a reader is in the way."""
+        busy = self.connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").scalar_one()
+        self.connection.rollback()
+        return not busy
 
     def holds(self, row: EventRow) -> bool:
         """Whether exactly this event is stored."""
@@ -120,26 +164,49 @@ class LogWriter:
         return stored is not None and tuple(stored) == row
 
     def _append(self, entries: Sequence[AppendEntry]) -> None:
-        self._load_heads(entries)
+        self._load_heads([entry.stream for entry in entries])
         position = self._last_position
         rows: list[EventRow] = []
         works: dict[bytes, WorkRow | None] = {}
         for entry in entries:
             stream, expected = entry.stream, entry.expected
-            entry.error, head = None, self._heads[stream]
+            entry.error, (head, digest) = None, self._heads[stream]
             if head != expected:
                 entry.error = ConcurrencyConflict(f"stream {stream.hex()} is at version {head}, not {expected}")
                 continue
-            for version, type, body in entry.events:
+            for event in entry.events:
                 position += 1
-                rows.append((position, stream, version, type, body))
+                rows.append(self._row(position, stream, digest, event))
+                digest = rows[-1][-1]
             if entry.events:
-                self._heads[stream] = expected + len(entry.events)
+                self._heads[stream] = expected + len(entry.events), digest
                 entry.result = position
             if entry.touches_work:
                 works[stream] = entry.work
         self._insert(rows)
         self._change_work(works)
+
+    def _row(self, position: int, stream: bytes, before: bytes, event: NewEvent) -> EventRow:
+        version, type, at, body, private = event
+        sealed = seal(private, self._key_of, uuid_of(stream), version) if private else b""
+        digest = link(before, position, stream, version, type, at, body, sealed)
+        return position, stream, version, type, at, body, sealed, digest
+
+    def _key_of(self, subject: str) -> SubjectKey:
+        """A subject's key; made in this very transaction when there is none."""
+        known = self._keys.get(subject)
+        if known is not None:
+            self._keys.move_to_end(subject)
+            return known
+        name = hashed(subject)
+        stored = self.connection.exec_driver_sql(KEY_OF, (name,)).first()
+        key = SubjectKey.new() if stored is None else SubjectKey(stored.ref, stored.key)
+        if stored is None:
+            self.connection.exec_driver_sql(INSERT_KEY, (name, key.ref, key.key))
+        self._keys[subject] = key
+        if len(self._keys) > KEYS_MAX:
+            self._keys.popitem(last=False)
+        return key
 
     def _insert(self, rows: list[EventRow]) -> None:
         if not rows:
@@ -154,21 +221,21 @@ class LogWriter:
         if finished := [(stream,) for stream, row in works.items() if row is None]:
             self.connection.exec_driver_sql(DELETE_WORK, finished)
 
-    def _load_heads(self, entries: Sequence[AppendEntry]) -> None:
+    def _load_heads(self, streams: Sequence[bytes]) -> None:
         """Read the heads that are not remembered; a batch is smaller than HEADS_MAX, so none is evicted in use."""
         missing: dict[bytes, None] = {}
-        for entry in entries:
-            if entry.stream in self._heads:
-                self._heads.move_to_end(entry.stream)
+        for stream in streams:
+            if stream in self._heads:
+                self._heads.move_to_end(stream)
             else:
-                missing[entry.stream] = None
+                missing[stream] = None
         unread = list(missing)
         for start in range(0, len(unread), HEADS_PER_QUERY):
             some = unread[start : start + HEADS_PER_QUERY]
             padded = some + some[-1:] * (HEADS_PER_QUERY - len(some))
             found = self.connection.exec_driver_sql(HEADS, tuple(padded)).all()
-            self._heads.update(dict.fromkeys(some, 0))
-            self._heads.update((stream, version) for stream, version in found)
+            self._heads.update(dict.fromkeys(some, (0, START)))
+            self._heads.update((stream, (version, digest)) for stream, version, digest in found)
         while len(self._heads) > HEADS_MAX:
             self._heads.popitem(last=False)
 
@@ -198,4 +265,5 @@ class LogWriter:
 
     def _forget(self) -> None:
         self._heads.clear()
+        self._keys.clear()
         self._last_position = self.connection.exec_driver_sql(LAST_POSITION).scalar_one() or 0

@@ -8,8 +8,10 @@ from typing import Self
 from uuid import UUID
 
 from domain.errors import ConcurrencyConflict, StoreUnavailable
+from store.chain import START, digest_of
 from store.port import Append, OpenWork, RecordedEvent, Store
 from store.rows import check
+from store.sealing import SubjectKey, refs_in, seal, unseal
 
 
 @dataclass(slots=True)
@@ -17,6 +19,30 @@ class _Tables:
     log: list[RecordedEvent] = field(default_factory=list)
     streams: dict[UUID, list[RecordedEvent]] = field(default_factory=dict)
     work: dict[UUID, OpenWork] = field(default_factory=dict)
+    keys: dict[str, SubjectKey] = field(default_factory=dict)
+
+    def store(self, event: RecordedEvent) -> None:
+        """Seal, chain and keep one event; its private parts are read as they will be from the sealed ones."""
+        stream = self.streams.setdefault(event.stream_id, [])
+        sealed = seal(event.private, self._key_of, event.stream_id, event.version) if event.private else b""
+        placed = replace(event, position=len(self.log) + 1, sealed=sealed, digest=b"")
+        stored = replace(placed, digest=digest_of(stream[-1].digest if stream else START, placed))
+        self.log.append(stored)
+        stream.append(stored)
+
+    def reopen(self, subject: str) -> None:
+        """Read every sealed part anew, without the key that was destroyed."""
+        gone = self.keys.pop(subject).ref
+        kept = {key.ref: key.key for key in self.keys.values()}
+        for at, event in enumerate(self.log):
+            if gone in refs_in(event.sealed):
+                opened = replace(event, private=unseal(event.sealed, kept, event.stream_id, event.version))
+                self.log[at] = self.streams[event.stream_id][event.version - 1] = opened
+
+    def _key_of(self, subject: str) -> SubjectKey:
+        if subject not in self.keys:
+            self.keys[subject] = SubjectKey.new()
+        return self.keys[subject]
 
 
 class MemoryStore(Store):
@@ -37,22 +63,37 @@ class MemoryStore(Store):
     async def append(self, entry: Append) -> int:
         check(entry)
         tables = self._open_tables()
-        stream = tables.streams.get(entry.stream_id, [])
-        if len(stream) != entry.expected_version:
-            raise ConcurrencyConflict(
-                f"stream {entry.stream_id.hex} is at version {len(stream)}, not {entry.expected_version}"
-            )
-        for event in entry.events:
-            stored = replace(event, position=len(tables.log) + 1)
-            tables.log.append(stored)
-            tables.streams.setdefault(entry.stream_id, []).append(stored)
+        _check_version(tables, entry)
+        self._apply(tables, entry)
         last_position = len(tables.log) if entry.events else 0
+        await asyncio.sleep(0)  # as on a real store, others run before the append returns
+        return last_position
+
+    def _apply(self, tables: _Tables, entry: Append) -> None:
+        for event in entry.events:
+            tables.store(event)
         if entry.work is not None:
             tables.work[entry.stream_id] = replace(entry.work, owner=self.owner)
         elif entry.touches_work:
             tables.work.pop(entry.stream_id, None)
-        await asyncio.sleep(0)  # as on a real store, others run before the append returns
-        return last_position
+
+    async def sealed_for(self, subject: str) -> Sequence[UUID]:
+        tables = self._open_tables()
+        ref = tables.keys[subject].ref if subject in tables.keys else None
+        return sorted({event.stream_id for event in tables.log if ref in refs_in(event.sealed)})
+
+    async def erase(self, subject: str, told: Sequence[Append]) -> None:
+        untold = set(await self.sealed_for(subject)).difference(entry.stream_id for entry in told)
+        if untold:
+            raise ConcurrencyConflict(f"{len(untold)} further streams hold something about the subject")
+        tables = self._open_tables()
+        for entry in told:
+            check(entry)
+            _check_version(tables, entry)
+        for entry in told:
+            self._apply(tables, entry)
+        if subject in tables.keys:
+            tables.reopen(subject)
 
     async def events(self, stream_id: UUID, after: int = 0, limit: int | None = None) -> Sequence[RecordedEvent]:
         return _page(self._open_tables().streams.get(stream_id, []), after, limit)
@@ -101,6 +142,12 @@ class MemoryStore(Store):
         if self._closed:
             raise StoreUnavailable("the store is closed")
         return self._tables
+
+
+def _check_version(tables: _Tables, entry: Append) -> None:
+    version = len(tables.streams.get(entry.stream_id, ()))
+    if version != entry.expected_version:
+        raise ConcurrencyConflict(f"stream {entry.stream_id.hex} is at version {version}, not {entry.expected_version}")
 
 
 def _page(recorded: Sequence[RecordedEvent], after: int, limit: int | None) -> Sequence[RecordedEvent]:

@@ -6,20 +6,42 @@ every backend to it.
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Protocol
 from uuid import UUID
+
+BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Private:
+    """What an event holds about somebody: readable as long as the key of each of its subjects is kept."""
+
+    subjects: tuple[str, ...]
+    """Whom it is about, when it is written; on reading nobody needs to know."""
+    body: bytes | None
+    """JSON; None once a key was destroyed."""
+    damaged: bool = False
+    """It cannot be opened although its keys are there."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedEvent:
-    """One event as stored. `position` is its place in the whole log, `version` (1-based) its place in the stream."""
+    """One event as stored. `position` is its place in the whole log, `version` (1-based) its place in the stream.
+
+    `at` is when it was recorded (UTC, whole microseconds). The store adds `sealed` (the private parts as stored, see
+    `store/sealing.py`) and `digest` (see `store/chain.py`).
+    """
 
     stream_id: UUID
     version: int
     type: str
     body: bytes
     position: int = 0
+    at: datetime = BEGINNING
+    private: tuple[Private, ...] = ()
+    sealed: bytes = b""
+    digest: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +119,18 @@ class Store(Protocol):
 
     async def open_work(self, after: UUID | None = None, limit: int = 1_000) -> Sequence[OpenWork]:
         """All rows, in order of stream id (for health and lists)."""
+        ...
+
+    async def sealed_for(self, subject: str) -> Sequence[UUID]:
+        """The streams that hold something about a subject, in order of id; none when its key is not there."""
+        ...
+
+    async def erase(self, subject: str, told: Sequence[Append]) -> None:
+        """Destroy a subject's key for good, and append what tells of it to each stream concerned, in one transaction.
+
+        Raises `ConcurrencyConflict`, and has done nothing, when one of them is not at its expected version, or when a
+        stream that is not told of it holds something about the subject.
+        """
         ...
 
     async def position(self) -> int:

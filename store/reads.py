@@ -7,15 +7,19 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Column, ColumnElement, Connection, and_, func, literal_column, or_, select
+from sqlalchemy.sql import Select
 
 from store.port import OpenWork, RecordedEvent
-from store.rows import event_of, instant, microseconds, work_of
-from store.tables import events, open_work
+from store.rows import event_of, instant, microseconds, uuid_of, work_of
+from store.sealing import hashed, refs_in
+from store.tables import events, open_work, subject_keys
 
 BACKLOG_MIN = 4_096
 """Due rows from which on they are walked lane by lane in order of start, not collected and sorted."""
 LANES_MAX = 1_000
 """Lanes up to which a backlog is walked lane by lane; with more, collecting and sorting is the faster way again."""
+
+REFS_PER_QUERY = 500
 
 _work = open_work.c
 
@@ -28,13 +32,36 @@ def stream(connection: Connection, stream_id: UUID, after: int, limit: int | Non
         .order_by(events.c.version)
         .limit(limit)
     )
-    return [event_of(row) for row in connection.execute(query)]
+    return _events(connection, query)
 
 
 def log(connection: Connection, after: int, limit: int) -> list[RecordedEvent]:
     """The log from position `after + 1`."""
     query = select(events).where(events.c.position > after).order_by(events.c.position).limit(limit)
-    return [event_of(row) for row in connection.execute(query)]
+    return _events(connection, query)
+
+
+def _events(connection: Connection, query: Select[Any]) -> list[RecordedEvent]:
+    """Rows as events, opened by the keys that are kept. Keys are read last: what was erased meanwhile stays shut."""
+    rows = connection.execute(query).all()
+    refs = sorted({ref for row in rows if row.sealed for ref in refs_in(row.sealed)})
+    keys: dict[bytes, bytes] = {}
+    for start in range(0, len(refs), REFS_PER_QUERY):
+        some = refs[start : start + REFS_PER_QUERY]
+        kept = select(subject_keys.c.ref, subject_keys.c.key).where(subject_keys.c.ref.in_(some))
+        keys.update((ref, key) for ref, key in connection.execute(kept))
+    return [event_of(row, keys) for row in rows]
+
+
+def sealed_for(connection: Connection, subject: str, after: int = 0) -> list[UUID]:
+    """The streams with something about a subject from position `after + 1`: a walk over the log."""
+    name = select(subject_keys.c.ref).where(subject_keys.c.name == hashed(subject))
+    ref = connection.execute(name).scalar_one_or_none()
+    if ref is None:
+        return []
+    about = func.instr(events.c.sealed, ref) > 0
+    query = select(events.c.stream_id).where(events.c.position > after, about).distinct()
+    return sorted(uuid_of(stream) for (stream,) in connection.execute(query))
 
 
 def position(connection: Connection) -> int:

@@ -105,9 +105,11 @@ class LogAggregateRecorder(LogRecorder, AggregateRecorder):
         return [StoredEvent(originator_id, version, type, body) for version, type, body in self.read(query)]
 
     def _insert(self, writer: LogWriter, stored_events: Sequence[StoredEvent], **_: Any) -> list[int]:
-        rows = [(_id(s.originator_id).bytes, s.originator_version, s.topic, s.state) for s in stored_events]
         if self.table is events:
-            return writer.insert_events(rows)
+            return writer.insert_events(
+                [(_id(s.originator_id).bytes, (s.originator_version, s.topic, 0, s.state, ())) for s in stored_events]
+            )
+        rows = [(_id(s.originator_id).bytes, s.originator_version, s.topic, s.state) for s in stored_events]
         if rows:
             named = [dict(zip(("stream_id", "version", "type", "body"), row, strict=True)) for row in rows]
             writer.connection.execute(insert(self.table), named)
@@ -130,7 +132,9 @@ class LogApplicationRecorder(LogAggregateRecorder, ApplicationRecorder):
         inclusive_of_start: bool = True,
     ) -> Sequence[Notification]:
         position = events.c.position
-        query = select(events).order_by(position).limit(limit)
+        columns = events.c
+        query = select(position, columns.stream_id, columns.version, columns.type, columns.body)
+        query = query.order_by(position).limit(limit)
         if start is not None:
             query = query.where(position >= start if inclusive_of_start else position > start)
         if stop is not None:

@@ -1,29 +1,29 @@
 """Between the port's types and table rows. Owns the conversion of times and ids, and nothing of what they mean."""
 
-from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from store.port import Append, OpenWork, RecordedEvent
+from store.port import BEGINNING, Append, OpenWork, RecordedEvent
+from store.sealing import unseal
 
 WorkRow = tuple[bytes, str, str, int | None, int, int | None, bool, bool, int, str, int]
 """One row of `open_work`, in the order of its columns."""
-EventRow = tuple[int, bytes, int, str, bytes]
+EventRow = tuple[int, bytes, int, str, int, bytes, bytes, bytes]
 """One row of `events`, in the order of its columns."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
 def microseconds(instant: datetime) -> int:
     """Microseconds since 1970; a time without a zone is a TypeError."""
-    return (instant - _EPOCH) // _MICROSECOND
+    return (instant - BEGINNING) // _MICROSECOND
 
 
 def instant(microseconds_since_1970: int) -> datetime:
     """The UTC instant; exact, because it is computed with integers."""
-    return _EPOCH + timedelta(microseconds=microseconds_since_1970)
+    return BEGINNING + timedelta(microseconds=microseconds_since_1970)
 
 
 def _optional_microseconds(at: datetime | None) -> int | None:
@@ -69,10 +69,17 @@ def work_of(row: Iterable[Any]) -> OpenWork:
     )
 
 
-def event_of(row: Iterable[Any]) -> RecordedEvent:
-    """What a row of `events` says."""
-    position, stream_id, version, type, body = row
-    return RecordedEvent(UUID(bytes=stream_id), version, type, body, position)
+def uuid_of(stream: bytes) -> UUID:
+    """A stream's id."""
+    return UUID(bytes=stream)
+
+
+def event_of(row: Iterable[Any], keys: Mapping[bytes, bytes]) -> RecordedEvent:
+    """What a row of `events` says; `keys` are those of its subjects that are kept, by their refs."""
+    position, stream_id, version, type, at, body, sealed, digest = row
+    stream = uuid_of(stream_id)
+    private = unseal(sealed, keys, stream, version) if sealed else ()
+    return RecordedEvent(stream, version, type, body, position, instant(at), private, sealed, digest)
 
 
 def check(entry: Append) -> None:

@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine, update
 from sqlalchemy.exc import DBAPIError
 
-from domain.errors import StoreUnavailable
+from domain.errors import ConcurrencyConflict, StoreUnavailable
 from store import reads
 from store.journal import Journal
 from store.log_writer import AppendEntry, LogWriter, TaskEntry
@@ -86,16 +86,7 @@ class SqliteStore(Store):
     async def append(self, entry: Append) -> int:
         check(entry)
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self.journal.submit(
-            AppendEntry(
-                stream=entry.stream_id.bytes,
-                expected=entry.expected_version,
-                events=[(event.version, event.type, event.body) for event in entry.events],
-                work=None if entry.work is None else work_row(entry.work, self.owner),
-                touches_work=entry.touches_work,
-                future=future,
-            )
-        )
+        self.journal.submit(self._rows(entry, future))
         return await future
 
     async def events(self, stream_id: UUID, after: int = 0, limit: int | None = None) -> Sequence[RecordedEvent]:
@@ -122,9 +113,23 @@ class SqliteStore(Store):
         def take_over(writer: LogWriter) -> int:
             return writer.connection.execute(statement).rowcount
 
-        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self.journal.submit(TaskEntry(take_over, future))
-        return await future
+        return await self._write(take_over)
+
+    async def sealed_for(self, subject: str) -> Sequence[UUID]:
+        return await self._read(reads.sealed_for, subject)
+
+    async def erase(self, subject: str, told: Sequence[Append]) -> None:
+        for entry in told:
+            check(entry)
+
+        def destroy(writer: LogWriter) -> None:
+            untold = set(reads.sealed_for(writer.connection, subject)).difference(entry.stream_id for entry in told)
+            if untold:
+                raise ConcurrencyConflict(f"{len(untold)} further streams hold something about the subject")
+            writer.append_all([self._rows(entry, None) for entry in told])
+            writer.destroy_key(subject)
+
+        await self._write(destroy, clean=True)
 
     async def work(self, stream_id: UUID) -> OpenWork | None:
         return await self._read(reads.work, stream_id)
@@ -148,6 +153,21 @@ class SqliteStore(Store):
         lock, self._lock = self._lock, None
         if lock is not None:
             lock.release()
+
+    def _rows(self, entry: Append, future: "asyncio.Future[int] | None") -> AppendEntry:
+        return AppendEntry(
+            stream=entry.stream_id.bytes,
+            expected=entry.expected_version,
+            events=[(e.version, e.type, microseconds(e.at), e.body, e.private) for e in entry.events],
+            work=None if entry.work is None else work_row(entry.work, self.owner),
+            touches_work=entry.touches_work,
+            future=future,
+        )
+
+    async def _write(self, change: Callable[[LogWriter], T], clean: bool = False) -> T:
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self.journal.submit(TaskEntry(change, future, clean=clean))
+        return await future
 
     async def _read(self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         def run() -> T:

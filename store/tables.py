@@ -21,7 +21,7 @@ from sqlalchemy import (
 
 APPLICATION_ID = 0x41505054
 """`PRAGMA application_id` of a SQLite file of ours: "APPT"."""
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """`PRAGMA user_version`: the version of the tables below."""
 
 _INT64 = BigInteger().with_variant(Integer(), "sqlite")
@@ -35,9 +35,23 @@ events = Table(
     Column("stream_id", LargeBinary(16), nullable=False),
     Column("version", Integer, nullable=False),
     Column("type", Text, nullable=False),
+    Column("at", _INT64, nullable=False),
     Column("body", LargeBinary, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("digest", LargeBinary(16), nullable=False),
     UniqueConstraint("stream_id", "version"),
 )
+"""The log. `sealed` holds what is private of an event (`store/sealing.py`), `digest` chains it (`store/chain.py`)."""
+
+subject_keys = Table(
+    "subject_keys",
+    metadata,
+    Column("name", LargeBinary(16), primary_key=True),
+    Column("ref", LargeBinary(8), nullable=False, unique=True),
+    Column("key", LargeBinary(32), nullable=False),
+    sqlite_with_rowid=False,
+)
+"""A key for each subject, under a hash of its name. To delete the row is to erase what the log says of the subject."""
 
 open_work = Table(
     "open_work",

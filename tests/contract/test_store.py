@@ -11,8 +11,10 @@ from uuid import UUID, uuid5
 import pytest
 
 from domain.errors import ConcurrencyConflict, StoreUnavailable
+from store.chain import verify_stream
 from store.memory import MemoryStore
-from store.port import Append, OpenWork, RecordedEvent, Store, whole_log
+from store.port import Append, OpenWork, Private, RecordedEvent, Store, whole_log
+from store.sealing import SubjectKey, seal, unseal
 from store.sqlite import SqliteStore
 
 NOON = datetime(2026, 3, 2, 12, 0, 0, 123456, tzinfo=UTC)
@@ -127,10 +129,11 @@ class TestAppending:
     async def test_gives_events_back_as_they_were(self, store: Store) -> None:
         stream_id = stream("a")
         body = bytes(range(256))
-        await store.append(Append(stream_id, 0, (event(stream_id, 1, body), event(stream_id, 2, b""))))
-        assert list(await store.events(stream_id)) == [
-            RecordedEvent(stream_id, 1, "appointment-requested.v1", body, position=1),
-            RecordedEvent(stream_id, 2, "appointment-requested.v1", b"", position=2),
+        written = (replace(event(stream_id, 1, body), at=NOON + timedelta(microseconds=1)), event(stream_id, 2, b""))
+        await store.append(Append(stream_id, 0, written))
+        stored = await store.events(stream_id)
+        assert [replace(one, digest=b"") for one in stored] == [
+            replace(one, position=position) for position, one in enumerate(written, 1)
         ]
 
     @pytest.mark.parametrize("expected", [0, 1, 3, 9], ids=["new", "stale", "one ahead", "far ahead"])
@@ -355,3 +358,91 @@ class TestClosing:
         with pytest.raises(StoreUnavailable):
             await store.log()
         await store.close()
+
+
+DANA, KIM = "acme\x00dana@example.org", "acme\x00kim@example.org"
+
+
+def about(stream_id: UUID, version: int, *parts: tuple[tuple[str, ...], bytes]) -> RecordedEvent:
+    return replace(event(stream_id, version), private=tuple(Private(names, body) for names, body in parts))
+
+
+async def bodies(store: Store, name: object) -> list[list[bytes | None]]:
+    return [[part.body for part in one.private] for one in await store.events(stream(name))]
+
+
+class TestChains:
+    async def test_every_event_carries_the_digest_of_itself_and_the_one_before(self, store: Store) -> None:
+        await store.append(entry("a", count=2))
+        await store.append(entry("b"))
+        await store.append(entry("a", 2, count=2))
+        events = await store.events(stream("a"))
+        assert verify_stream(events) is None
+        assert len({one.digest for one in await store.log()}) == 5
+        for spoilt in range(4):
+            changed = [replace(one, body=b"x") if n == spoilt else one for n, one in enumerate(events)]
+            assert verify_stream(changed) == spoilt + 1
+
+    async def test_the_log_shows_the_same_events_as_the_streams(self, store: Store) -> None:
+        for n in range(3):
+            await store.append(Append(stream(n), 0, (about(stream(n), 1, ((DANA,), b"note")),)))
+        assert [await store.events(stream(n)) for n in range(3)] == [[one] for one in await store.log()]
+
+
+class TestPersonalData:
+    async def test_private_parts_come_back_and_are_stored_sealed(self, store: Store) -> None:
+        one = about(stream("a"), 1, ((DANA,), b"Dana's knee"), ((DANA, KIM), b"Dana and Kim"))
+        await store.append(Append(stream("a"), 0, (one,)))
+        assert await bodies(store, "a") == [[b"Dana's knee", b"Dana and Kim"]]
+        sealed = (await store.events(stream("a")))[0].sealed
+        assert b"Dana" not in sealed
+        assert b"Kim" not in sealed
+
+    async def test_streams_about_a_subject_are_found(self, store: Store) -> None:
+        for name, who in (("a", DANA), ("b", KIM), ("c", DANA)):
+            await store.append(Append(stream(name), 0, (about(stream(name), 1, ((who,), b"x")),)))
+        assert list(await store.sealed_for(DANA)) == sorted([stream("a"), stream("c")])
+        assert list(await store.sealed_for("acme\x00nobody")) == []
+
+    async def test_erasing_makes_a_subject_unreadable_and_nobody_else(self, store: Store) -> None:
+        parts = ((DANA,), b"Dana's knee"), ((KIM,), b"Kim"), ((DANA, KIM), b"Dana and Kim")
+        await store.append(Append(stream("a"), 0, (about(stream("a"), 1, *parts),)))
+        before = await store.events(stream("a"))
+        await store.erase(DANA, [Append(stream("a"), 1, (event(stream("a"), 2),), touches_work=False)])
+        assert await bodies(store, "a") == [[None, b"Kim", None], []]
+        after = await store.events(stream("a"))
+        assert verify_stream(after) is None
+        assert (after[0].sealed, after[0].digest) == (before[0].sealed, before[0].digest)
+        assert list(await store.sealed_for(DANA)) == []
+
+    async def test_what_is_written_of_a_subject_after_it_was_erased_has_a_key_of_its_own(self, store: Store) -> None:
+        await store.append(Append(stream("a"), 0, (about(stream("a"), 1, ((DANA,), b"old")),)))
+        await store.erase(DANA, [Append(stream("a"), 1, (event(stream("a"), 2),), touches_work=False)])
+        await store.append(Append(stream("b"), 0, (about(stream("b"), 1, ((DANA,), b"new")),)))
+        assert await bodies(store, "a") == [[None], []]
+        assert await bodies(store, "b") == [[b"new"]]
+
+    async def test_nothing_is_erased_while_a_stream_would_not_hear_of_it(self, store: Store) -> None:
+        for name in ("a", "b"):
+            await store.append(Append(stream(name), 0, (about(stream(name), 1, ((DANA,), b"x")),)))
+        told = Append(stream("a"), 1, (event(stream("a"), 2),), touches_work=False)
+        with pytest.raises(ConcurrencyConflict):
+            await store.erase(DANA, [told])
+        stale = Append(stream("b"), 0, (event(stream("b"), 1),), touches_work=False)
+        with pytest.raises(ConcurrencyConflict):
+            await store.erase(DANA, [told, stale])
+        assert await bodies(store, "a") == [[b"x"]]
+        assert await store.position() == 2
+        assert await store.append(entry("c")) == 3
+
+    async def test_a_sealed_part_that_was_changed_or_moved_is_damaged(self) -> None:
+        keys = {DANA: SubjectKey.new()}
+        sealed = seal((Private((DANA,), b"Dana"),), keys.__getitem__, stream("a"), 1)
+        kept = {key.ref: key.key for key in keys.values()}
+        assert unseal(sealed, kept, stream("a"), 1) == (Private((), b"Dana"),)
+        assert unseal(sealed, kept, stream("b"), 1)[0].damaged
+        assert unseal(sealed, kept, stream("a"), 2)[0].damaged
+        for at in range(len(sealed)):
+            changed = sealed[:at] + bytes((sealed[at] ^ 1,)) + sealed[at + 1 :]
+            (part, *_) = unseal(changed, kept, stream("a"), 1)
+            assert part.body is None

@@ -92,7 +92,7 @@ class TestGroupCommit:
 
     async def test_a_task_that_fails_takes_nothing_with_it(self, store: SqliteStore) -> None:
         def half(writer: LogWriter) -> None:
-            writer.insert_events([(UUID(int=9).bytes, 1, "half.v1", b"")])
+            writer.insert_events([(UUID(int=9).bytes, (1, "half.v1", 0, b"", ()))])
             raise LookupError("after the first half")
 
         held = Held(store)
@@ -221,7 +221,7 @@ class TestFailures:
 
 def _append(journal: Journal, stream: int) -> Future[int]:
     future: Future[int] = Future()
-    journal.submit(AppendEntry(UUID(int=stream).bytes, 0, [(1, "opened.v1", b"{}")], None, True, future))
+    journal.submit(AppendEntry(UUID(int=stream).bytes, 0, [(1, "opened.v1", 0, b"{}", ())], None, True, future))
     return future
 
 
