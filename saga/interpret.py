@@ -21,6 +21,7 @@ from domain.provider import (
 from saga.inputs import CalledBack, CallEnded, ReadEnded
 
 LIVE = frozenset({BookingStatus.PENDING, BookingStatus.ACCEPTED})
+PATIENCE_MAX = timedelta(minutes=1)
 
 
 def call_ended(state: Appointment, ended: CallEnded, now: datetime, plan: SagaPlan) -> tuple[e.Event, ...]:
@@ -139,7 +140,7 @@ def read_ended(state: Appointment, ended: ReadEnded, now: datetime, plan: SagaPl
             return (_missing(state, looked_for, step, ended.began, now, believed),)
         case Retryable() | Unknown() | Rejected():
             wait_ms = max(getattr(outcome, "retry_after_ms", None) or 0, step.poll_ms, step.settle_ms // 2)
-            look_at = now + timedelta(milliseconds=wait_ms)
+            look_at = now + max(timedelta(milliseconds=wait_ms), _patience(looked_for, now))
             return (e.LookupFailed(at=now, step=step.name, reason=outcome.reason, look_at=look_at),)
         case _:
             assert_never(outcome)
@@ -212,7 +213,7 @@ def _missing(
     # A search may lag behind a callback.
     told = doubted.booking is not None and doubted.booking.status in LIVE
     trusted = believed and began >= settled_at and not told
-    again = now + _pause(step)
+    again = now + max(timedelta(milliseconds=max(step.settle_ms, step.poll_ms)), _patience(doubted, now))
     look_at = now if trusted else settled_at if now < settled_at < again else again
     return e.BookingMissing(at=now, step=step.name, trusted=trusted, look_at=look_at)
 
@@ -224,8 +225,9 @@ def _settled_at(state: Appointment, doubted: StepState, step: StepPlan, began: d
     return max(settled_at, deadline_at) if doubted.in_flight_seen and deadline_at is not None else settled_at
 
 
-def _pause(step: StepPlan) -> timedelta:
-    return timedelta(milliseconds=max(step.settle_ms, step.poll_ms))
+def _patience(doubted: StepState, now: datetime) -> timedelta:
+    """The longer a doubt has lasted, the longer it can wait for the next look: each one leaves an event."""
+    return min((now - doubted.doubt_since) / 10, PATIENCE_MAX) if doubted.doubt_since else timedelta()
 
 
 def called_back(state: Appointment, told: CalledBack, now: datetime, plan: SagaPlan) -> tuple[e.Event, ...]:

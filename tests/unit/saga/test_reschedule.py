@@ -40,7 +40,7 @@ from domain import events as e
 from domain.commands import PolicyOverride
 from domain.errors import IllegalTransition, KeyReused
 from domain.events import EndReason
-from domain.provider import Confirmed, Found, Missing, Pending, Rejected, Retryable, Unknown
+from domain.provider import Confirmed, Found, Missing, Pending, ReadOutcome, Rejected, Retryable, Unknown
 
 MOVED = e.AppointmentRescheduled(at=T0, start=NEW_START, end=NEW_END, time_zone="Europe/Berlin")
 THERE = booking(version=2, ref="bk-2", start=NEW_START, end=NEW_END)
@@ -148,6 +148,18 @@ def test_a_lookup_that_sees_nothing_at_all_does_not_say_that_it_stands_at_the_ol
     then.then(e.BookingMissing(at=T0, step="calendar", trusted=False, look_at=look_at)).waits(look_at)
     then = then.when(DUE, DEADLINE + ms(PLAN.cleanup_ms))
     then.then(parked("calendar: outcome still unknown"))
+
+
+@pytest.mark.parametrize("seen", [Missing(), Unknown(reason="timeout")])
+def test_a_doubt_that_lasts_does_not_fill_the_log(seen: ReadOutcome) -> None:
+    then, looks = given(*DOUBTED).when(DUE), 0
+    while not then.turn.state.parked:
+        then = then.when(read(seen, then.now), then.now)
+        assert then.turn.wake is not None
+        assert then.turn.wake.at - then.now <= ms(60_000)
+        then, looks = then.when(DUE, then.turn.wake.at), looks + 1
+    assert then.now == DEADLINE + ms(PLAN.cleanup_ms)
+    assert looks < 70
 
 
 def test_while_the_move_still_runs_there_the_old_time_is_not_believed_before_its_deadline() -> None:
