@@ -5,8 +5,8 @@ event counts as, and `figures_report.py` for what is read out of it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
@@ -24,8 +24,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.sqlite import insert
 
-from projections.figures_fold import Fold, Span
+from projections.figures_fold import Fold, Span, carried
 from projections.projection import Change, Projection
+from store.rows import instant, microseconds
 
 STREAMS_PER_QUERY = 500
 _INT64 = BigInteger().with_variant(Integer(), "sqlite")
@@ -103,6 +104,7 @@ def _adding(table: Table) -> Any:
 
 _ADD = {table.name: _adding(table) for table in (counters, latencies, standing)}
 _KEEP_FIRST = {table.name: insert(table).on_conflict_do_nothing() for table in (openings, targets)}
+_BEGIN = insert(spans)
 _FORGET = delete(spans).where(spans.c.stream_id == bindparam("id"), spans.c.slot == bindparam("of"))
 
 
@@ -115,20 +117,24 @@ class Figures(Projection):
 
     def apply(self, connection: Connection, changes: Sequence[Change]) -> None:
         """Fold a batch, in order of position, inside the caller's transaction."""
-        before = _spans(connection, {change.recorded.stream_id for change in changes})
+        before = _spans(connection, carried(changes))
         fold = Fold(dict(before))
         fold.take(changes)
-        _write(connection, _ADD["counters"], counters, ((*key, n) for key, n in fold.counters.items()))
-        _write(connection, _ADD["latencies"], latencies, ((*key, *sums) for key, sums in fold.timed.items()))
+        _write(
+            connection, _ADD["counters"], counters, ((*where, *told, n) for (where, told), n in fold.counters.items())
+        )
+        took = ((*where, *what, bucket, *sums) for (where, what, bucket), sums in fold.timed.items())
+        _write(connection, _ADD["latencies"], latencies, took)
         _write(connection, _ADD["standing"], standing, ((*key, n) for key, n in fold.standing.items()))
         _write(connection, _KEEP_FIRST["targets"], targets, ((*key, target) for key, target in fold.targets.items()))
         if fold.deferrals:
             _write(connection, _KEEP_FIRST["openings"], openings, _openings(connection, fold))
-        gone = [{"id": id.bytes, "of": slot} for id, slot in before if fold.spans.get((id, slot)) != before[id, slot]]
+        gone = [{"id": _bytes(id), "of": slot} for id, slot in before if fold.spans.get((id, slot)) != before[id, slot]]
         if gone:
             connection.execute(_FORGET, gone)
-        begun = ((id.bytes, slot, *at) for (id, slot), at in fold.spans.items() if before.get((id, slot)) != at)
-        _write(connection, insert(spans), spans, begun)
+        begun = ((*key, *span) for key, span in fold.spans.items() if before.get(key) != span)
+        rows = ((_bytes(id), slot, kind, microseconds(since)) for id, slot, kind, since in begun)
+        _write(connection, _BEGIN, spans, rows)
 
 
 def _write(connection: Connection, statement: Any, table: Table, rows: Iterable[tuple[Any, ...]]) -> None:
@@ -138,12 +144,16 @@ def _write(connection: Connection, statement: Any, table: Table, rows: Iterable[
         connection.execute(statement, values)
 
 
-def _spans(connection: Connection, streams: set[UUID]) -> dict[Span, tuple[str, int]]:
-    found: dict[Span, tuple[str, int]] = {}
-    for ids in _portions([id.bytes for id in streams]):
+def _spans(connection: Connection, streams: set[int]) -> dict[Span, tuple[str, datetime]]:
+    found: dict[Span, tuple[str, datetime]] = {}
+    for ids in _portions([_bytes(id) for id in streams]):
         for id, slot, kind, since in connection.execute(select(spans).where(spans.c.stream_id.in_(ids))):
-            found[UUID(bytes=id), slot] = (kind, since)
+            found[int.from_bytes(id), slot] = (kind, instant(since))
     return found
+
+
+def _bytes(id: int) -> bytes:
+    return id.to_bytes(16)
 
 
 def _portions(ids: list[bytes]) -> Iterator[list[bytes]]:
@@ -155,4 +165,4 @@ def _openings(connection: Connection, fold: Fold) -> Iterator[tuple[str, int, st
     known = select(targets).where(targets.c.definition.in_(definitions))
     whom = {(definition, step): target for definition, step, target in connection.execute(known)}
     for (tenant, definition, step, until), hour in fold.deferrals.items():
-        yield whom.get((definition, step), step), until, tenant, hour
+        yield whom.get((definition, step), step), microseconds(until), tenant, hour

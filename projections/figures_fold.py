@@ -6,37 +6,39 @@ Nothing that a person typed is kept: names of steps, providers and tenants, and 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 from domain import events as e
 from domain.appointment import Appointment
 from domain.definition import SagaPlan
-from domain.lifecycle import FORWARD, State
+from domain.lifecycle import BACKWARD, FORWARD, State
 from projections.histogram import bucket_of
 from projections.projection import Change
 from store.rows import microseconds
 
 HOUR_US = 3_600_000_000
+_HOUR, _MICROSECOND = timedelta(hours=1), timedelta(microseconds=1)
 
-Counter = tuple[int, str, str, str, str, str]
-"""hour, tenant, provider, step, what, detail."""
 Where = tuple[int, str, str]
 """hour, tenant, provider."""
-Timed = tuple[int, str, str, str, str, str, int]
-"""hour, tenant, provider, step, operation, outcome, bucket."""
+Told = tuple[str, str, str]
+"""step, what, detail; of a duration: step, operation, outcome."""
 Standing = tuple[str, str, str, bool]
 """tenant, provider, state, parked."""
-Deferral = tuple[str, str, str, int]
+Deferral = tuple[str, str, str, datetime]
 """tenant, definition, step, until."""
-Span = tuple[UUID, str]
-"""Whose, and which: its call in flight, or the whole of a move, a cancel or a clean-up."""
+Span = tuple[int, str]
+"""Whose (a stream's id as a number, which hashes fast), and which: a call, or the whole of what is asked or undone."""
 
 CALL, WHOLE = "call", "whole"
 BOOKING, MOVE, CANCEL, WITHDRAWAL, CLEANUP = "booking", "move", "cancel", "withdrawal", "cleanup"
 """What a whole span is. A withdrawal is a cancel that came before the booking had ended."""
 
-COUNTED: dict[type[e.Event], Callable[[Any], tuple[str, str, str]]] = {
+UNDER_WAY = frozenset({State.RESCHEDULING, *BACKWARD})
+"""The states in which a whole span may run."""
+
+COUNTED: dict[type[e.Event], Callable[[Any], Told]] = {
     e.AppointmentRequested: lambda _: ("", "requested", ""),
     e.CancellationRequested: lambda _: ("", "cancellations_requested", ""),
     e.RescheduleRequested: lambda _: ("", "reschedules_requested", ""),
@@ -71,105 +73,114 @@ OUTCOMES: dict[type[e.Event], Callable[[Any], str]] = {
 """The events that end a call in flight, and the outcome that its time is kept under."""
 
 
+def carried(changes: Sequence[Change]) -> set[int]:
+    """The streams that had something under way before the batch."""
+    seen: set[int] = set()
+    found: set[int] = set()
+    for change in changes:
+        before = change.before
+        if before is not None and (id := before.id.int) not in seen:
+            seen.add(id)
+            if before.in_flight is not None or before.state in UNDER_WAY:
+                found.add(id)
+    return found
+
+
 @dataclass(slots=True)
 class Fold:
     """What a batch adds. `spans`: what was under way before the batch; afterwards, what is under way still."""
 
-    spans: dict[Span, tuple[str, int]]
-    counters: dict[Counter, int] = field(default_factory=lambda: defaultdict(int))
-    timed: dict[Timed, list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0]))
+    spans: dict[Span, tuple[str, datetime]]
+    counters: dict[tuple[Where, Told], int] = field(default_factory=lambda: defaultdict(int))
+    timed: dict[tuple[Where, Told, int], list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0]))
     standing: dict[Standing, int] = field(default_factory=lambda: defaultdict(int))
     deferrals: dict[Deferral, int] = field(default_factory=dict)
     targets: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def take(self, changes: Sequence[Change]) -> None:
         """Fold the changes, in order of position."""
+        hour, since, until = 0, _NEVER, _NEVER
         for change in changes:
-            event, after = change.event, change.after
-            at = microseconds(event.at)
-            if change.before is None or after is None:
-                self._outside(event, at)
+            event, before, after = change.event, change.before, change.after
+            if not since <= event.at < until:
+                hour, since = _hour(event.at)
+                until = since + _HOUR
+            if before is None or after is None:
+                self._outside(event, hour)
                 continue
-            kind = type(event)
-            where = (at // HOUR_US, after.tenant, after.provider)
-            if kind in COUNTED:
-                self.counters[(*where, *COUNTED[kind](event))] += 1
-            if kind in OUTCOMES:
-                self._answered(where, change, at)
-            elif kind in _SPANNING:
-                self._spans(where, change, at)
-            if change.before.state is not after.state or change.before.parked is not after.parked:
-                self._stands(where, change.before, after, event)
+            kind, where = type(event), (hour, after.tenant, after.provider)
+            counted, then = COUNTED.get(kind), _THEN.get(kind)
+            if counted is not None:
+                self.counters[where, counted(event)] += 1
+            if then is not None:
+                then(self, where, before, event)
+            if before.state is not after.state or before.parked is not after.parked:
+                self._stands(where, before, after, event)
 
-    def _outside(self, event: e.Event, at: int) -> None:
+    def _outside(self, event: e.Event, hour: int) -> None:
         if isinstance(event, e.DefinitionRegistered):
             for step in SagaPlan.model_validate(event.plan).steps:
                 self.targets[event.digest, step.name] = step.target
         elif isinstance(event, e.OrphanCallbackReceived):
-            self.counters[(at // HOUR_US, "", event.provider, *COUNTED[type(event)](event))] += 1
+            self.counters[(hour, "", event.provider), COUNTED[type(event)](event)] += 1
 
-    def _answered(self, where: Where, change: Change, at: int) -> None:
-        flight = change.before.in_flight if change.before else None
+    def _started(self, _: Where, before: Appointment, event: e.StepStarted) -> None:
+        self.spans[before.id.int, CALL] = ("", event.at)
+
+    def _answered(self, where: Where, before: Appointment, event: e.Event) -> None:
+        flight = before.in_flight
         if flight is not None:  # otherwise a look-up, a poll or a callback told it: no call was out
-            _, since = self.spans.pop((change.recorded.stream_id, CALL))
-            self._time(where, (flight.step, flight.operation, OUTCOMES[type(change.event)](change.event)), at - since)
+            _, since = self.spans.pop((before.id.int, CALL))
+            outcome = OUTCOMES[type(event)](event)
+            self._time(where, (flight.step, flight.operation, outcome), event.at - since)
 
-    def _spans(self, where: Where, change: Change, at: int) -> None:
-        assert change.before is not None
-        id, before, event = change.recorded.stream_id, change.before, change.event
-        match event:
-            case e.StepStarted():
-                self.spans[id, CALL] = ("", at)
-            case e.AppointmentConfirmed():
-                self._time(where, ("", BOOKING, "confirmed"), at - _created(before))
-                self._forced(where, event)
-            case e.AppointmentFailed() | e.AppointmentCancelled():
-                self._ended(where, change, event, at)
-            case e.CancellationRequested():
-                self.spans[id, WHOLE] = (WITHDRAWAL if before.state in FORWARD else CANCEL, at)
-            case e.LateSuccess():
-                self.spans[id, WHOLE] = (CLEANUP, at)
-            case e.RescheduleRequested():
-                self.spans[id, WHOLE] = (MOVE, at)
-            case e.AppointmentRescheduled() | e.RescheduleFailed():
-                _, since = self.spans.pop((id, WHOLE))
-                outcome = "rescheduled" if isinstance(event, e.AppointmentRescheduled) else "failed"
-                self._time(where, ("", MOVE, outcome), at - since)
-            case e.CallDeferred(reason="circuit_open"):
-                deferral = (before.tenant, before.definition, event.step, microseconds(event.until))
-                self.deferrals.setdefault(deferral, at // HOUR_US)
+    def _asked_to_cancel(self, _: Where, before: Appointment, event: e.CancellationRequested) -> None:
+        self.spans[before.id.int, WHOLE] = (WITHDRAWAL if before.state in FORWARD else CANCEL, event.at)
 
-    def _ended(
-        self, where: Where, change: Change, event: e.AppointmentFailed | e.AppointmentCancelled, at: int
-    ) -> None:
+    def _asked_to_move(self, _: Where, before: Appointment, event: e.RescheduleRequested) -> None:
+        self.spans[before.id.int, WHOLE] = (MOVE, event.at)
+
+    def _came_late(self, _: Where, before: Appointment, event: e.LateSuccess) -> None:
+        self.spans[before.id.int, WHOLE] = (CLEANUP, event.at)
+
+    def _confirmed(self, where: Where, before: Appointment, event: e.AppointmentConfirmed) -> None:
+        self._time(where, ("", BOOKING, "confirmed"), event.at - _created(before))
+        self._forced(where, event.forced)
+
+    def _moved(self, where: Where, before: Appointment, event: e.Event) -> None:
+        _, since = self.spans.pop((before.id.int, WHOLE))
+        outcome = "rescheduled" if type(event) is e.AppointmentRescheduled else "failed"
+        self._time(where, ("", MOVE, outcome), event.at - since)
+
+    def _ended(self, where: Where, before: Appointment, event: e.AppointmentFailed | e.AppointmentCancelled) -> None:
         """The first end of an appointment is its end; what a late success begins, and how that ends, is a clean-up."""
-        assert change.before is not None
-        span, since = self.spans.pop((change.recorded.stream_id, WHOLE), (BOOKING, 0))
-        booked = at - _created(change.before)
-        self._forced(where, event)
+        span, since = self.spans.pop((before.id.int, WHOLE), (BOOKING, _created(before)))
+        self._forced(where, event.forced)
         match span:
             case "cleanup":
-                self._time(where, ("", CLEANUP, "done"), at - since)
+                self._time(where, ("", CLEANUP, "done"), event.at - since)
             case "withdrawal":
-                self.counters[(*where, "", "withdrawn", event.reason)] += 1
-                self._time(where, ("", BOOKING, "withdrawn"), booked)
-                self._time(where, ("", CANCEL, "done"), at - since)
+                self.counters[where, ("", "withdrawn", event.reason)] += 1
+                self._time(where, ("", BOOKING, "withdrawn"), event.at - _created(before))
+                self._time(where, ("", CANCEL, "done"), event.at - since)
             case "cancel":
-                self.counters[(*where, "", "cancelled", event.reason)] += 1
-                self._time(where, ("", CANCEL, "done"), at - since)
+                self.counters[where, ("", "cancelled", event.reason)] += 1
+                self._time(where, ("", CANCEL, "done"), event.at - since)
             case _:
-                self.counters[(*where, "", "failed", event.reason)] += 1
-                self._time(where, ("", BOOKING, "failed"), booked)
+                self.counters[where, ("", "failed", event.reason)] += 1
+                self._time(where, ("", BOOKING, "failed"), event.at - since)
 
-    def _forced(
-        self, where: Where, event: e.AppointmentConfirmed | e.AppointmentFailed | e.AppointmentCancelled
-    ) -> None:
-        if event.forced:
-            self.counters[(*where, "", "forced", "")] += 1
+    def _deferred(self, where: Where, before: Appointment, event: e.CallDeferred) -> None:
+        if event.reason == "circuit_open":
+            self.deferrals.setdefault((before.tenant, before.definition, event.step, event.until), where[0])
 
-    def _time(self, where: Where, what: tuple[str, str, str], taken_us: int) -> None:
-        taken_us = max(taken_us, 0)
-        row = self.timed[(*where, *what, bucket_of(taken_us))]
+    def _forced(self, where: Where, forced: bool) -> None:
+        if forced:
+            self.counters[where, ("", "forced", "")] += 1
+
+    def _time(self, where: Where, what: Told, taken: timedelta) -> None:
+        taken_us = max(taken // _MICROSECOND, 0)
+        row = self.timed[where, what, bucket_of(taken_us)]
         row[0] += 1
         row[1] += taken_us
 
@@ -180,25 +191,31 @@ class Fold:
         self.standing[tenant, provider, after.state, after.parked] += 1
         if after.parked and not before.parked:
             by = "process" if isinstance(event, e.AppointmentParked) else "operator"
-            self.counters[(*where, "", "parked", by)] += 1
+            self.counters[where, ("", "parked", by)] += 1
 
 
-_SPANNING: frozenset[type[e.Event]] = frozenset(
-    {
-        e.StepStarted,
-        e.AppointmentConfirmed,
-        e.AppointmentFailed,
-        e.AppointmentCancelled,
-        e.CancellationRequested,
-        e.LateSuccess,
-        e.RescheduleRequested,
-        e.AppointmentRescheduled,
-        e.RescheduleFailed,
-        e.CallDeferred,
-    }
-)
+_THEN: dict[type[e.Event], Callable[[Fold, Where, Appointment, Any], None]] = {
+    e.StepStarted: Fold._started,
+    **dict.fromkeys(OUTCOMES, Fold._answered),
+    e.CancellationRequested: Fold._asked_to_cancel,
+    e.RescheduleRequested: Fold._asked_to_move,
+    e.LateSuccess: Fold._came_late,
+    e.AppointmentConfirmed: Fold._confirmed,
+    e.AppointmentRescheduled: Fold._moved,
+    e.RescheduleFailed: Fold._moved,
+    e.AppointmentFailed: Fold._ended,
+    e.AppointmentCancelled: Fold._ended,
+    e.CallDeferred: Fold._deferred,
+}
+_NEVER = datetime.min.replace(tzinfo=UTC)
 
 
-def _created(state: Appointment) -> int:
+def _hour(at: datetime) -> tuple[int, datetime]:
+    hour, past_us = divmod(microseconds(at), HOUR_US)
+    # In the time zone object of the events: comparing within one is ten times as fast.
+    return hour, at - timedelta(microseconds=past_us)
+
+
+def _created(state: Appointment) -> datetime:
     assert state.created_at is not None
-    return microseconds(state.created_at)
+    return state.created_at

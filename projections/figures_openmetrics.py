@@ -11,7 +11,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.exposition import generate_latest
 from prometheus_client.registry import Collector
 
-from projections.figures_report import FiguresReport, ProviderFigures, StepFigures, Took
+from projections.figures_report import FiguresReport, ProviderFigures, Took
 from projections.histogram import Latency
 
 CONTENT_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -23,7 +23,8 @@ def openmetrics(report: FiguresReport) -> str:
     """The report as OpenMetrics text. Counters only grow when the report is of the whole log, without a window."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Families(report))
-    return generate_latest(registry).decode()
+    text: bytes = generate_latest(registry)  # type: ignore[no-untyped-call]
+    return text.decode()
 
 
 Samples = Iterable[tuple[Sequence[str], int]]
@@ -87,14 +88,14 @@ class _Families(Collector):
             (*labels, "outcome"),
             (((*where, outcome), latency) for where, one in operations for outcome, latency in _outcomes(one.took)),
         )
-        labels = ("provider", "step")
+        whole = ("provider", "step")
         for name, help_text, field in _STEP_COUNTERS:
             samples = (((one.provider, one.step), getattr(one, field)) for one in self._steps)
-            yield _counter(name, help_text, labels, samples)
+            yield _counter(name, help_text, whole, samples)
         yield _counter(
             "lookups",
             "Look-ups after an unknown outcome.",
-            (*labels, "result"),
+            (*whole, "result"),
             (((one.provider, one.step, result), n) for one in self._steps for result, n in one.lookups.items()),
         )
 
