@@ -12,6 +12,7 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from icalendar import Calendar, Component, Event, vCalAddress, vRecur
+from icalendar.timezone import tzp
 
 from domain.provider import BookingDetails, BookingStatus, Party
 
@@ -86,7 +87,7 @@ def write_event(client_ref: str, details: BookingDetails, now: datetime) -> byte
 def read_event(body: bytes) -> CalendarEvent:
     """Read a stored event; raises `Unreadable`."""
     try:
-        calendar = Calendar.from_ical(body)
+        calendar = _parsed(body)
         event = _main_event(calendar)
         start, end = _times(event, calendar)
         return CalendarEvent(
@@ -104,7 +105,7 @@ def read_event(body: bytes) -> CalendarEvent:
 def move_event(body: bytes, details: BookingDetails, now: datetime) -> bytes:
     """Give a stored event other times and the next SEQUENCE, all else kept; raises `Unreadable` or `Unwritable`."""
     try:
-        calendar = Calendar.from_ical(body)
+        calendar = _parsed(body)
         event = _main_event(calendar)
         sequence = _sequence(event)
         for name in ("DTSTART", "DTEND", "DURATION", "DTSTAMP", "LAST-MODIFIED", "SEQUENCE", ZONE):
@@ -172,6 +173,12 @@ def _written(calendar: Calendar, details: BookingDetails, first: date, *, series
     return written
 
 
+def _parsed(body: bytes) -> Calendar:
+    # the library keeps every zone that a body defines, by name and for good: another body would be read by it
+    tzp.use_zoneinfo()
+    return Calendar.from_ical(body)
+
+
 def _main_event(calendar: Calendar) -> Event:
     # a changed instance of a series is a further VEVENT with a RECURRENCE-ID
     for event in calendar.events:
@@ -222,22 +229,18 @@ def _times(event: Event, calendar: Calendar) -> tuple[datetime, datetime]:
 
 
 def _moment(told: Any, calendar: Calendar, event: Event) -> datetime:
-    """A DTSTART or DTEND in its zone: IANA's, the one that this body defines, or for floating times the booking's own.
-
-    The parser remembers the first definition of a name that it ever saw, so what it made of another is not used.
-    """
+    """A DTSTART or DTEND in its zone: IANA's, one that the body defines, or for floating times the booking's own."""
     moment, name = told.dt, str(told.params.get("TZID", ""))
     if not isinstance(moment, datetime):
         return datetime.combine(moment, time(), _zone(str(event.get(ZONE, "UTC"))))
     if not name:
         return moment if moment.tzinfo else moment.replace(tzinfo=_zone(str(event.get(ZONE, "UTC"))))
-    if isinstance(moment.tzinfo, ZoneInfo):
-        return moment
-    for zone in calendar.timezones:
-        if str(zone.get("TZID")) == name:
+    if moment.tzinfo is None:
+        raise ValueError(f"no such time zone: {name}")
+    if not isinstance(moment.tzinfo, ZoneInfo):
+        for zone in calendar.timezones:
             _check_rules(zone)
-            return moment.replace(tzinfo=zone.to_tz(lookup_tzid=False))
-    raise ValueError(f"no such time zone: {name}")
+    return moment
 
 
 def _check_rules(zone: Component) -> None:
