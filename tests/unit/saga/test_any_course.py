@@ -94,11 +94,12 @@ class Course(RuleBasedStateMachine):
         webhook=st.sampled_from(["wh-1", "wh-2", "wh-3", "wh-4", "wh-5"]),
         status=st.sampled_from(list(BookingStatus)),
         newer=st.sampled_from([-1, 0, 1, 1, 2]),
+        ref=st.sampled_from(["bk-1", "bk-1", "bk-9"]),
     )
-    def called_back(self, webhook: str, status: BookingStatus, newer: int) -> None:
+    def called_back(self, webhook: str, status: BookingStatus, newer: int, ref: str) -> None:
         known = self.world.state.booking
         version = max(0, (known.version if known else 0) + newer)
-        self.world.give(CalledBack(webhook, "bk-1", status, version))
+        self.world.give(CalledBack(webhook, ref, status, version))
 
     @precondition(lambda self: self.world.last.wake is not None)
     @rule()
