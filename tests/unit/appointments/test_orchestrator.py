@@ -366,6 +366,16 @@ class TestTheFile:
             async with Orchestrator.open(settings(tmp_path), providers=(LocalProvider("main"),)):
                 pass
 
+    async def test_a_provider_that_fails_to_close_does_not_keep_the_file(self, tmp_path: Path) -> None:
+        class Clings(LocalProvider):
+            async def close(self) -> None:
+                raise RuntimeError("it clings")
+
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="it clings"):
+                async with Orchestrator.open(settings(tmp_path), providers=(Clings("main"),)):
+                    pass
+
     @pytest.mark.parametrize("changes", [{"store": "postgres://x"}, {"store": "sqlite:///"}, {"provider": "ftp://x"}])
     async def test_settings_that_name_nothing_usable_are_refused(self, tmp_path: Path, changes: dict[str, str]) -> None:
         with pytest.raises(InvalidFields):
