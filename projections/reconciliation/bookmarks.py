@@ -1,6 +1,7 @@
 """Where the last reading of each calendar ended: a small file beside the log. Losing it costs one full reading."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import Field, ValidationError
@@ -43,16 +44,17 @@ class Bookmarks:
         return self._load().calendars.get(_name(scope))
 
     def write(self, scope: Scope, bookmark: Bookmark | None) -> None:
-        """Keep where this reading ended; None forgets. Raises OSError."""
+        """Keep where this reading ended; None forgets. Where nothing can be written, the next reading is a full one."""
         calendars = {**self._load().calendars}
         calendars.pop(_name(scope), None)
         if bookmark is not None and len(calendars) < CALENDARS_MAX:
             calendars[_name(scope)] = bookmark
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        # Replaced as a whole: a crash leaves the file before or the one after.
-        written = self._path.with_suffix(f".{os.getpid()}.tmp")
-        written.write_text(_File(calendars=calendars).model_dump_json(), encoding="utf-8")
-        written.replace(self._path)
+        with suppress(OSError):
+            self._path.parent.mkdir(exist_ok=True)
+            # Replaced as a whole: a crash leaves the file before or the one after.
+            written = self._path.with_suffix(f".{os.getpid()}.tmp")
+            written.write_text(_File(calendars=calendars).model_dump_json(), encoding="utf-8")
+            written.replace(self._path)
 
     def _load(self) -> _File:
         try:

@@ -36,9 +36,10 @@ class Cure:
     key: str
     finding: Finding
 
-    def __str__(self) -> str:
-        word = self.command.action if isinstance(self.command, Act) else self.command.repair
-        return f"{word} {self.appointment}"
+    @property
+    def word(self) -> str:
+        """The command in a word."""
+        return self.command.action if isinstance(self.command, Act) else self.command.repair
 
 
 def plan(findings: Iterable[Finding]) -> tuple[Cure, ...]:

@@ -8,10 +8,13 @@ import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field
+
+from domain.commands import Name
 from domain.errors import HistoryError
-from domain.provider import SyncExpired
+from domain.provider import SyncExpired, Value
 from projections.reconciliation.bookmarks import OPEN_MAX, Bookmark, Bookmarks, Subject
 from projections.reconciliation.calendar import Unsure, look
 from projections.reconciliation.classify import Rules, as_intended, classify
@@ -25,12 +28,11 @@ ROUNDS_MAX = 5
 UNREADABLE = "its history cannot be read"
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(Value):
     """What is asked for. `changes`: only what the provider says has changed since the last reading."""
 
-    calendar: str
-    tenant: str = "default"
+    calendar: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")]
+    tenant: Name = "default"
     policy: Policy = Policy.PARK
     changes: bool = False
     with_matched: bool = False

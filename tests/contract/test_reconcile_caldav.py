@@ -1,0 +1,201 @@
+"""Edits that people make with a calendar program, on real CalDAV servers: each is found, and told for what it is."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from caldav.collection import Calendar
+from caldav.davclient import DAVClient
+
+from appointments import Orchestrator, Settings
+from appointments.views import Appointment
+from projections.reconciliation.bookmarks import Bookmark, Bookmarks
+from projections.reconciliation.intended import Scope
+from projections.reconciliation.model import Difference, Finding, Kind, Policy, Proposal, Report
+from projections.reconciliation.run import Wanted, reconcile
+from projections.reconciliation.survey import Sides
+from providers.caldav import CalDavProvider
+from store.memory import MemoryStore
+from tests.contract import servers
+
+START = datetime(2031, 3, 3, 9, tzinfo=UTC)
+SECRET = "Root canal, Ms Pat Example"
+SCOPE = Scope("main", "main", "default")
+FOREIGN = """BEGIN:VCALENDAR
+VERSION:2.0
+PRODID:-//test//
+BEGIN:VEVENT
+UID:a-foreign-one
+DTSTAMP:20310101T000000Z
+DTSTART:20310303T080000Z
+DTEND:20310303T090000Z
+SUMMARY:Lunch with Kim
+END:VEVENT
+END:VCALENDAR
+"""
+
+
+@dataclass
+class Clinic:
+    """A desk on a CalDAV server, and the calendar program of somebody else beside it."""
+
+    desk: Orchestrator
+    store: MemoryStore
+    provider: CalDavProvider
+    url: str
+    bookmarks: Bookmarks
+
+    async def book(self, key: str, hours: int = 0) -> Appointment:
+        start = START + timedelta(hours=hours)
+        wanted = {
+            "calendar": "main",
+            "start": start,
+            "end": start + timedelta(minutes=30),
+            "time_zone": "Europe/Berlin",
+        }
+        booked = await self.desk.book({**wanted, "summary": SECRET}, key=key, wait=20)
+        assert booked.state == "confirmed", booked
+        return booked
+
+    async def edit(self, id: object, change: Callable[[Any], None]) -> None:
+        """Change an event as a calendar program does: read, change, write under its etag."""
+
+        def work(calendar: Calendar) -> None:
+            event = calendar.event_by_uid(str(id))
+            with event.edit_icalendar_instance() as component:
+                change(component.walk("VEVENT")[0])
+            event.save()
+
+        await self.by_hand(work)
+
+    async def delete(self, id: object) -> None:
+        await self.by_hand(lambda calendar: calendar.event_by_uid(str(id)).delete())
+
+    async def by_hand(self, work: Callable[[Calendar], Any]) -> None:
+        def run() -> None:
+            with DAVClient(url=self.url, username=servers.USER, password=servers.PASSWORD, timeout=20) as client:
+                work(Calendar(client=client, url=f"{self.url}main/"))
+
+        await asyncio.to_thread(run)
+
+    async def compared(self, **wanted: Any) -> Report:
+        sides = Sides(self.store, self.provider, lambda: datetime.now(UTC))
+        return await reconcile(sides, Wanted(calendar="main", **wanted), self.bookmarks)
+
+
+@pytest.fixture(params=["radicale", "xandikos"])
+async def clinic(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Clinic]:
+    async with AsyncExitStack() as stack:
+        url = await stack.enter_async_context(getattr(servers, request.param)(tmp_path / "server"))
+        login = (servers.USER, servers.PASSWORD)
+        provider = CalDavProvider("main", url, *login, now=lambda: datetime.now(UTC), settle_ms=0)
+        await provider.ensure_calendar("main")
+        store = MemoryStore()
+        settings = Settings(store="memory:", provider="local:", log_level="warning")
+        desk = await stack.enter_async_context(Orchestrator.open(settings, providers=(provider,), store=store))
+        yield Clinic(desk, store, provider, url, Bookmarks(tmp_path / "views" / "reconciliation.json"))
+
+
+def moved(component: Any) -> None:
+    for name in ("DTSTART", "DTEND"):
+        component[name].dt += timedelta(hours=3)
+
+
+def cancelled(component: Any) -> None:
+    component.pop("STATUS", None)
+    component.add("STATUS", "CANCELLED")
+
+
+def renamed(component: Any) -> None:
+    component.pop("SUMMARY")
+    component.add("SUMMARY", "Something else altogether")
+
+
+def one(report: Report) -> Finding:
+    assert len(report.findings) == 1, report
+    return report.findings[0]
+
+
+async def test_every_edit_is_found_and_told_for_what_it_is(clinic: Clinic) -> None:
+    ids = [(await clinic.book(f"key-{hour}", hour)).id for hour in range(6)]
+    gone = await clinic.book("gone", 6)
+    await clinic.desk.cancel(gone.id, key="cancel", wait=20)
+    untouched = await clinic.compared()
+    assert untouched.agrees
+    assert (untouched.counts[Kind.MATCHED], untouched.findings, untouched.in_progress) == (7, (), 0)
+
+    await clinic.edit(ids[0], moved)
+    await clinic.edit(ids[1], cancelled)
+    await clinic.delete(ids[2])
+    await clinic.edit(ids[3], renamed)
+    await clinic.by_hand(lambda calendar: calendar.add_event(FOREIGN))
+    report = await clinic.compared(policy=Policy.RESTORE)
+
+    found = {finding.appointment: finding for finding in report.findings}
+    assert {id: found[id].kind for id in ids[:4]} == dict(
+        zip(ids[:4], (Kind.DRIFTED, Kind.MISSING, Kind.MISSING, Kind.DRIFTED), strict=True)
+    )
+    assert [field.field for field in found[ids[0]].fields] == ["start", "end"]
+    assert found[ids[0]].fields[0].there == "2031-03-03T12:00:00Z"
+    assert [field.field for field in found[ids[1]].fields] == ["status"]
+    assert found[ids[3]].fields == (Difference(field="summary", there="differs"),)
+    assert {found[id].event.type for id in ids[:4] if found[id].event} == {"appointment-confirmed.v1"}
+    assert found[None].kind is Kind.ORPHANED
+    assert found[None].repair is Proposal.BY_HAND
+    assert len(report.findings) == 5
+    assert [found[id].repair for id in ids[:4]] == ["restore", "restore", "restore", "by_hand"]
+    assert (report.counts[Kind.MATCHED], report.unchecked, report.agrees) == (3, (), False)
+    for text in (SECRET, "Lunch with Kim", "Something else"):
+        assert text not in report.model_dump_json()
+
+
+async def test_only_what_changed_is_read_again_and_our_own_writes_are_no_edits(clinic: Clinic) -> None:
+    first, second = await clinic.book("first"), await clinic.book("second", 1)
+    assert (await clinic.compared()).mode == "full"
+    times = {"start": START + timedelta(days=1), "end": START + timedelta(days=1, minutes=30)}
+    await clinic.desk.reschedule(second.id, **times, key="move", wait=20)
+    third = await clinic.book("third", 2)
+    ours = await clinic.compared(changes=True)
+    assert (ours.mode, ours.listed, ours.findings, ours.counts[Kind.MATCHED]) == ("changes", 2, (), 2)
+
+    await clinic.edit(third.id, moved)
+    await clinic.delete(first.id)
+    report = await clinic.compared(changes=True)
+    assert {finding.appointment: finding.kind for finding in report.findings} == {
+        third.id: Kind.DRIFTED,
+        first.id: Kind.MISSING,
+    }
+    again = await clinic.compared(changes=True)
+    assert (again.listed, len(again.findings)) == (0, 2), "what was not mended is told again"
+
+
+async def test_a_token_that_the_server_has_forgotten_costs_a_full_reading(clinic: Clinic) -> None:
+    booked = await clinic.book("first")
+    await clinic.compared()
+    clinic.bookmarks.write(SCOPE, Bookmark(token='["no-token-of-theirs",null,""]'))
+    await clinic.edit(booked.id, moved)
+    report = await clinic.compared(changes=True)
+    assert one(report).kind is Kind.DRIFTED
+    assert (report.mode, report.note) == ("full", "the provider no longer knows where the last reading ended")
+    assert (await clinic.compared(changes=True)).mode == "changes"
+
+
+async def test_an_event_that_was_put_under_another_name_is_the_same_booking(clinic: Clinic) -> None:
+    booked = await clinic.book("first")
+
+    def rename(calendar: Calendar) -> None:
+        event = calendar.event_by_uid(str(booked.id))
+        body = event.data
+        event.delete()
+        calendar.client.put(f"{clinic.url}main/another-name.ics", body, {"Content-Type": "text/calendar"})
+
+    await clinic.compared()
+    await clinic.by_hand(rename)
+    for changes in (True, False):
+        report = await clinic.compared(changes=changes)
+        assert report.agrees, report
