@@ -221,6 +221,9 @@ def evolve(before: Appointment, event: e.Event) -> Appointment:
             return _acted(now, event)
         case e.AppointmentParked():
             return _but(now, parked=True, parked_reason=event.reason, stopped=True)
+        case e.PersonalDataErased():
+            # What was erased is gone from the events themselves.
+            return now
         case e.AppointmentFailed() | e.AppointmentCancelled():
             return _but(now, reason=event.reason, forced=False, deferred_until=None)
         case _:

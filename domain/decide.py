@@ -18,7 +18,8 @@ from domain.commands import (
 from domain.definition import SagaPlan
 from domain.errors import IllegalTransition, KeyReused, StaleVersion, UnknownAppointment
 from domain.identity import fingerprint
-from domain.lifecycle import BACKWARD, ENDED, FORWARD, State
+from domain.lifecycle import BACKWARD, ENDED, FORWARD, SETTLED, State
+from domain.personal import ERASED
 from domain.provider import BookingDetails
 
 COMMANDS_MAX = 1_000
@@ -85,7 +86,9 @@ def _request(
     who: dict[str, object],
 ) -> e.Event:
     if state.version:
-        raise KeyReused(f"the appointment {state.id} exists already")
+        erased = state.key == ERASED
+        why = "what was booked under this key was erased" if erased else f"the appointment {state.id} exists already"
+        raise KeyReused(f"{why}; use a new key to book anew")
     deadline = now + timedelta(milliseconds=command.deadline_ms or plan.deadline_ms)
     if command.start > now:
         # Nobody is told "confirmed" after the appointment has begun.
@@ -105,6 +108,16 @@ def _request(
             "action_label": request.action_label,
         }
     )
+
+
+def erasure(state: Appointment, actor: str, reference: str, now: datetime) -> e.PersonalDataErased:
+    """The fact that a subject of this appointment was erased. Raises `IllegalTransition` while it is unfinished.
+
+    Whatever is still to be done at a provider would be done in the name of nobody.
+    """
+    if state.state not in SETTLED:
+        raise _refuse(state, "erase", "once the appointment has come to its end; cancel it first")
+    return e.PersonalDataErased(at=now, actor=actor, reference=reference)
 
 
 def _refuse(state: Appointment, command: str, legal: str) -> IllegalTransition:

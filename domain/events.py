@@ -276,6 +276,17 @@ class AppointmentParked(Event):
     reason: str
 
 
+class PersonalDataErased(Event):
+    """A subject's key was destroyed: what this stream said of that person can no longer be read by anybody.
+
+    `reference` is the request by its number; who was erased must not be told here.
+    """
+
+    type: ClassVar[str] = "personal-data-erased.v1"
+    actor: str
+    reference: str
+
+
 class DefinitionRegistered(Event):
     """A saga's whole plan, as data: streams that name its digest finish under it."""
 
@@ -311,6 +322,7 @@ FACTS: tuple[type[Event], ...] = (
     LookupFailed,
     CallbackReceived,
     LateSuccess,
+    PersonalDataErased,
 )
 DECISIONS: tuple[type[Event], ...] = (
     StepStarted,

@@ -60,6 +60,7 @@ def _stay(state: State, *events: type[e.Event]) -> dict[type[e.Event], State]:
 
 _LOOKS = (e.BookingFound, e.BookingMissing, e.LookupFailed)
 _WAITS = (e.CallDeferred, e.RetryScheduled, e.StepInDoubt, e.OperatorActed, e.AppointmentParked, e.CallbackReceived)
+_AFTER_THE_END = (e.CallbackReceived, e.PersonalDataErased)
 _CALLS = (e.StepStarted, e.StepAttemptFailed, e.CallInterrupted, e.StepSucceeded)
 
 MOVES: dict[State, dict[type[e.Event], State]] = {
@@ -86,7 +87,7 @@ MOVES: dict[State, dict[type[e.Event], State]] = {
         e.AppointmentConfirmed: State.CONFIRMED,
     },
     State.CONFIRMED: {
-        **_stay(State.CONFIRMED, e.OperatorActed, e.AppointmentParked, e.CallbackReceived),
+        **_stay(State.CONFIRMED, e.OperatorActed, e.AppointmentParked, *_AFTER_THE_END),
         e.RescheduleRequested: State.RESCHEDULING,
         e.CancellationRequested: State.CANCELLING,
     },
@@ -100,12 +101,15 @@ MOVES: dict[State, dict[type[e.Event], State]] = {
         **_stay(State.COMPENSATING, *_WAITS, *_CALLS, *_LOOKS),
         e.AppointmentFailed: State.FAILED,
     },
-    State.FAILED: {**_stay(State.FAILED, e.CallbackReceived), e.LateSuccess: State.COMPENSATING},
+    State.FAILED: {**_stay(State.FAILED, *_AFTER_THE_END), e.LateSuccess: State.COMPENSATING},
     State.CANCELLING: {
         **_stay(State.CANCELLING, *_WAITS, *_CALLS, *_LOOKS, e.StepPending),
         e.AppointmentCancelled: State.CANCELLED,
     },
-    State.CANCELLED: {**_stay(State.CANCELLED, e.CallbackReceived), e.LateSuccess: State.CANCELLING},
+    State.CANCELLED: {
+        **_stay(State.CANCELLED, e.CallbackReceived, e.PersonalDataErased),
+        e.LateSuccess: State.CANCELLING,
+    },
 }
 
 

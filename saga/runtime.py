@@ -190,6 +190,10 @@ class Runtime:
                 state = evolve(state, decode(recorded))
         return state
 
+    def forget(self, appointment: UUID) -> None:
+        """Remember nothing of an appointment: what the log says of it is to be read anew."""
+        self._cache.pop(appointment, None)
+
     async def settled(self, appointment: UUID, timeout_s: float) -> Appointment:
         """Wait for the end (or for parking), at most `timeout_s`; the state as it is then."""
         state = await self.load(appointment)
