@@ -179,7 +179,9 @@ class Fold:
             self.counters[where, ("", "forced", "")] += 1
 
     def _time(self, where: Where, what: Told, taken: timedelta) -> None:
-        taken_us = max(taken // _MICROSECOND, 0)
+        taken_us = taken // _MICROSECOND
+        if taken_us < 1:  # the clock may have gone backwards
+            taken_us = 1
         row = self.timed[where, what, bucket_of(taken_us)]
         row[0] += 1
         row[1] += taken_us

@@ -34,9 +34,9 @@ class Latency(Value):
 
 
 def bucket_of(microseconds: int) -> int:
-    """The bucket of a duration; what took less than a microsecond, or went backwards, counts as one."""
+    """The bucket of a duration, of 1 or more."""
     # Exact on every machine: a float holds every such quotient's place between two borders.
-    mantissa, exponent = frexp(max(microseconds, 1) / 1_000)
+    mantissa, exponent = frexp(microseconds / 1_000)
     return PER_OCTAVE * (exponent - 1) + bisect_left(_BORDERS, mantissa)
 
 

@@ -10,7 +10,7 @@ from random import Random
 import pytest
 from simulation.faulty_store import at_once
 from simulation.simulate import simulate
-from sqlalchemy import Connection, create_engine, insert, select
+from sqlalchemy import Connection, create_engine, select
 from sqlalchemy.pool import StaticPool
 
 import projections.figures
@@ -74,13 +74,19 @@ def test_the_batches_leave_no_trace(seed: int) -> None:
             assert rows(connection) == expected
 
 
-@pytest.mark.parametrize("table", ["counters", "latencies", "standing"])
-def test_control_rows_that_replace_each_other_are_noticed(table: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("table", "statement"), [("counters", "_COUNT"), ("latencies", "_TIME"), ("standing", "_STAND")]
+)
+def test_control_rows_that_replace_each_other_are_noticed(
+    table: str, statement: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     changes = run_of(3)
     with folded(changes) as connection:
         expected = rows(connection)
-    statement = insert(metadata.tables[table]).prefix_with("OR REPLACE")
-    monkeypatch.setitem(projections.figures._ADD, table, statement)
+    replacing = (
+        getattr(projections.figures, statement).replace("INSERT", "INSERT OR REPLACE").partition(" ON CONFLICT")[0]
+    )
+    monkeypatch.setattr(projections.figures, statement, replacing)
     with folded(changes, range(len(changes))) as connection:
         assert rows(connection)[table] != expected[table]
 
