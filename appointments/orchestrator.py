@@ -8,6 +8,7 @@ from uuid import UUID
 
 from appointments import bootstrap
 from appointments.callbacks import CallbackData
+from appointments.privacy import Erasure, ErasureRequest, erase, erasure_of
 from appointments.settings import Settings
 from appointments.views import Appointment, AppointmentFilter, AuditEvent, audit_trail, view
 from domain import events as e
@@ -27,6 +28,7 @@ from domain.definition import SagaPlan
 from domain.errors import HistoryError, IllegalTransition, InvalidFields, UnknownAppointment
 from domain.identity import appointment_id
 from domain.labels import LABELS, action_label
+from domain.personal import appointment_subject, subject
 from domain.provider import BookingStatus, Provider
 from projections.health import Health, health
 from projections.listing import appointments
@@ -176,6 +178,31 @@ class Orchestrator:
             await self._runtime.keep_callback(provider, client_ref, told)
             self._parts.log.unreadable(client_ref, provider)
             return False
+
+    async def erase(
+        self,
+        *,
+        email: str | None = None,
+        appointment: UUID | str | None = None,
+        reference: str,
+        dry_run: bool = True,
+        tenant: str | None = None,
+        actor: str | None = None,
+    ) -> Erasure:
+        """Make what is known of a person (or of an appointment that names nobody) unreadable for good.
+
+        `reference` is the number of the request. Raises `IllegalTransition` while an appointment concerned is
+        unfinished; `InvalidFields`.
+        """
+        asked = parse(ErasureRequest, {"actor": actor or self.settings.actor, "reference": reference})
+        if (email is None) == (appointment is None):
+            raise InvalidFields("name one of them: an e-mail address, or an appointment that names nobody")
+        name = appointment_subject(_uuid(appointment)) if appointment is not None else ""
+        if email is not None:
+            name = subject(tenant or self.settings.tenant, email)
+        if dry_run:
+            return await erasure_of(self._parts.store, name)
+        return await erase(self._parts.store, name, asked, self._parts.clock, self._runtime.forget)
 
     # -- what is known -------------------------------------------------------------------------------------------
 

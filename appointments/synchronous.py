@@ -9,6 +9,7 @@ from typing import Any, Self, TypeVar
 from uuid import UUID
 
 from appointments.orchestrator import Orchestrator
+from appointments.privacy import Erasure
 from appointments.settings import Settings
 from appointments.views import Appointment, AppointmentFilter, AuditEvent
 from projections.health import Health
@@ -69,6 +70,10 @@ class SyncOrchestrator:
     def act(self, id: UUID | str, action: str, *, actor: str, reason: str, **more: Any) -> Appointment:
         """See `Orchestrator.act`."""
         return self._run(self._desk.act(id, action, actor=actor, reason=reason, **more))
+
+    def erase(self, **whom: Any) -> Erasure:
+        """See `Orchestrator.erase`."""
+        return self._run(self._desk.erase(**whom))
 
     def ui_event(self, event: Any, *, key: str, **more: Any) -> Appointment:
         """See `Orchestrator.ui_event`."""

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from appointments.cli import cases, main_job, read, serving, write
+from appointments.cli import cases, erase, main_job, read, serving, write
 
 app = typer.Typer(
     name="appointments",
@@ -26,5 +26,6 @@ def _all_commands(
 write.register(app)
 read.register(app)
 cases.register(app)
+erase.register(app)
 serving.register(app)
 main_job.register(app)
