@@ -1,6 +1,7 @@
 """The read queries, each bounded by a limit. Owns how they use the indexes."""
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from datetime import datetime
 from operator import attrgetter
 from typing import Any
@@ -9,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import Column, ColumnElement, Connection, and_, func, literal_column, or_, select
 from sqlalchemy.sql import Select
 
+from domain.errors import HistoryError
 from store.port import OpenWork, RecordedEvent
 from store.rows import event_of, instant, microseconds, uuid_of, work_of
 from store.sealing import hashed, refs_in
@@ -76,7 +78,7 @@ def work(connection: Connection, stream_id: UUID) -> OpenWork | None:
 
 
 def all_work(connection: Connection, after: UUID | None, limit: int) -> list[OpenWork]:
-    """Rows in order of stream id."""
+    """Rows in order of stream id; raises `HistoryError` for one that cannot be read."""
     query = select(open_work).order_by(_work.stream_id).limit(limit)
     if after is not None:
         query = query.where(_work.stream_id > after.bytes)
@@ -142,7 +144,11 @@ def _backlog(
 
 def _in_order_of_start(connection: Connection, condition: ColumnElement[bool], limit: int) -> list[OpenWork]:
     query = select(open_work).where(condition).order_by(_work.starts_at, _work.stream_id).limit(limit)
-    return [work_of(row) for row in connection.execute(query)]
+    found: list[OpenWork] = []
+    for row in connection.execute(query):
+        with suppress(HistoryError):  # one that cannot be read keeps no other from its turn; `all_work` tells of it
+            found.append(work_of(row))
+    return found
 
 
 def _unindexed(column: Column[Any]) -> ColumnElement[Any]:

@@ -5,11 +5,15 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from pydantic import ConfigDict, TypeAdapter
+
+from domain.errors import HistoryError
 from store.port import BEGINNING, Append, OpenWork, RecordedEvent
 from store.sealing import unseal
 
 WorkRow = tuple[bytes, str, str, int | None, int, int | None, bool, bool, int, str, int]
 """One row of `open_work`, in the order of its columns."""
+_WORK_ROW: TypeAdapter[WorkRow] = TypeAdapter(WorkRow, config=ConfigDict(strict=True))
 EventRow = tuple[int, bytes, int, str, int, bytes, bytes, bytes]
 """One row of `events`, in the order of its columns."""
 
@@ -52,21 +56,30 @@ def work_row(work: OpenWork, owner: str) -> WorkRow:
 
 
 def work_of(row: Iterable[Any]) -> OpenWork:
-    """What a row of `open_work` says."""
-    stream_id, tenant, lane, due_at, starts_at, deadline_at, in_flight, parked, version, owner, epoch = row
-    return OpenWork(
-        stream_id=UUID(bytes=stream_id),
-        tenant=tenant,
-        lane=lane,
-        due_at=_optional_instant(due_at),
-        starts_at=instant(starts_at),
-        deadline_at=_optional_instant(deadline_at),
-        in_flight=bool(in_flight),
-        parked=bool(parked),
-        version=version,
-        owner=owner,
-        epoch=epoch,
-    )
+    """What a row of `open_work` says; raises `HistoryError` for one that this program cannot have written."""
+    found = tuple(row)
+    try:
+        stream_id, tenant, lane, due_at, starts_at, deadline_at, in_flight, parked, version, owner, epoch = (
+            _WORK_ROW.validate_python(found)
+        )
+        return OpenWork(
+            stream_id=UUID(bytes=stream_id),
+            tenant=tenant,
+            lane=lane,
+            due_at=_optional_instant(due_at),
+            starts_at=instant(starts_at),
+            deadline_at=_optional_instant(deadline_at),
+            in_flight=in_flight,
+            parked=parked,
+            version=version,
+            owner=owner,
+            epoch=epoch,
+        )
+    except (ValueError, OverflowError) as fault:
+        raise HistoryError(
+            f"the open work of stream {found[0]!r} cannot be read, and waits until a command"
+            f" for that appointment writes its row anew: {fault}"
+        ) from None
 
 
 def uuid_of(stream: bytes) -> UUID:
@@ -75,11 +88,17 @@ def uuid_of(stream: bytes) -> UUID:
 
 
 def event_of(row: Iterable[Any], keys: Mapping[bytes, bytes]) -> RecordedEvent:
-    """What a row of `events` says; `keys` are those of its subjects that are kept, by their refs."""
+    """What a row of `events` says; `keys` are those of its subjects that are kept, by their refs.
+
+    Raises `HistoryError` for a row that no event can stand in; what its body says is not looked at.
+    """
     position, stream_id, version, type, at, body, sealed, digest = row
-    stream = uuid_of(stream_id)
-    private = unseal(sealed, keys, stream, version) if sealed else ()
-    return RecordedEvent(stream, version, type, body, position, instant(at), private, sealed, digest)
+    try:
+        stream = uuid_of(stream_id)
+        private = unseal(sealed, keys, stream, version) if sealed else ()
+        return RecordedEvent(stream, version, type, body, position, instant(at), private, sealed, digest)
+    except (ValueError, TypeError, OverflowError) as fault:
+        raise HistoryError(f"position {position} of the log cannot be read: {fault}") from None
 
 
 def check(entry: Append) -> None:

@@ -67,7 +67,7 @@ def refs_in(sealed: bytes) -> set[bytes]:
     """The references of all subjects that a blob is about; none for a blob that cannot be read."""
     try:
         return {ref for refs, _, _ in _parts(sealed) for ref in refs}
-    except (ValueError, IndexError):
+    except (ValueError, IndexError, TypeError):
         return set()
 
 

@@ -9,8 +9,10 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Connection, event, insert
 
+from domain.errors import HistoryError
 from store import reads
-from store.port import OpenWork
+from store.log_writer import LogWriter
+from store.port import OpenWork, Private
 from store.rows import work_row
 from store.sqlite_file import reading_engine, writing_connection
 from store.tables import open_work
@@ -100,6 +102,45 @@ def test_a_row_that_changes_its_lane_meanwhile_is_found_once(
     engine.dispose()
     assert moved
     assert [row.stream_id.int for row in found] == [1, 2]
+
+
+@pytest.mark.parametrize("backlog_min", [0, 1_000_000])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "starts_at = 'soon'",
+        "deadline_at = 9223372036854775807",
+        "lane = x'ff'",
+        "due_at = 1.5",
+        "owner = 7, version = 'two'",
+        "stream_id = x'01'",
+    ],
+)
+def test_a_row_that_cannot_be_read_is_told_of_and_holds_no_other_up(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch, fault: str, backlog_min: int
+) -> None:
+    monkeypatch.setattr(reads, "BACKLOG_MIN", backlog_min)
+    put(connection, [OpenWork(UUID(int=n), "acme", "main", NOON, NOON, None) for n in (1, 2, 3)])
+    connection.exec_driver_sql(f"UPDATE open_work SET {fault} WHERE stream_id = ?", (UUID(int=2).bytes,))
+    assert [row.stream_id.int for row in reads.due(connection, NOON, 10, [], [])] == [1, 3]
+    with pytest.raises(HistoryError, match=r"the open work of stream b'.*' cannot be read"):
+        reads.all_work(connection, None, 10)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["stream_id = x'01'", "at = 9223372036854775807", "at = 'then'", "sealed = 'text'", "version = -1"],
+)
+def test_an_event_in_a_row_that_cannot_be_one_is_a_fault_of_the_history(connection: Connection, fault: str) -> None:
+    writer = LogWriter(connection)
+    writer.begin()
+    part = Private(("somebody",), b"{}")
+    writer.insert_events([(UUID(int=n).bytes, (1, "opened.v1", 0, b"{}", (part,))) for n in (1, 2)])
+    connection.commit()
+    connection.exec_driver_sql(f"UPDATE events SET {fault} WHERE position = 2")
+    with pytest.raises(HistoryError, match="position 2 of the log cannot be read"):
+        reads.log(connection, 1, 10)
+    assert [event.position for event in reads.log(connection, 0, 1)] == [1], "what is before it can be read"
 
 
 def test_each_part_of_a_backlog_is_read_by_its_own_index(
