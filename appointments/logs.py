@@ -16,6 +16,7 @@ from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 from appointments.settings import Settings
 from domain import events as e
 from domain.appointment import Appointment
+from domain.personal import PRIVATE
 from saga.inputs import Input, Turn
 
 SHOWN = frozenset(
@@ -74,15 +75,8 @@ SHOWN = frozenset(
 
 MASK = "***"
 OPEN_KEY = re.compile(r"^([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9A-HJKMNP-TV-Z]{26})$", re.IGNORECASE)
-FREE_TEXT = frozenset(
-    {
-        "step-attempt-failed.v1",
-        "cancellation-requested.v1",
-        "operator-acted.v1",
-        "lookup-failed.v1",
-        "appointment-parked.v1",
-    }
-)
+NAME = re.compile(r"[A-Za-z0-9_.:/-]{0,128}")
+FREE_TEXT = frozenset(event.type for event, texts in PRIVATE.items() if "reason" in texts)
 """Events whose `reason` is somebody's prose: masked."""
 
 NAMES: dict[type[e.Event], str] = {e.RetryScheduled: "retry_scheduled", e.CallDeferred: "circuit_open"}
@@ -93,6 +87,11 @@ def masked_key(key: str, secret: str) -> str:
     if OPEN_KEY.fullmatch(key):
         return key
     return "hash:" + hmac.new(secret.encode(), key.encode(), hashlib.sha256).hexdigest()[:16]
+
+
+def masked_name(name: str, secret: str) -> str:
+    """A name of a process or a conversation as it is; an address, or prose, as a keyed hash."""
+    return name if NAME.fullmatch(name) else masked_key(name, secret)
 
 
 def mask(_logger: WrappedLogger, _name: str, line: EventDict) -> EventDict:
@@ -139,6 +138,8 @@ class TurnLog:
             fields = event.model_dump(mode="json", exclude_defaults=True)
             fields.pop("at", None)
             fields.pop("key", None)
+            if "actor" in fields:
+                fields["actor"] = masked_name(fields["actor"], self._secret)
             if event.type in FREE_TEXT and "reason" in fields:
                 fields["reason_text"] = fields.pop("reason")
             name = NAMES.get(type(event), event.type.rpartition(".")[0].replace("-", "_"))
@@ -178,7 +179,7 @@ class TurnLog:
         """The fields that every line about an appointment carries."""
         return {
             "appointment_id": str(state.id),
-            "correlation_id": state.correlation_id,
+            "correlation_id": masked_name(state.correlation_id, self._secret),
             "idempotency_key": masked_key(state.key, self._secret),
             "action_label": state.action_label,
             "attempt": max((step.attempts for step in state.actions), default=0),

@@ -351,7 +351,7 @@ class Runtime:
 
     async def _put_off(self, row: OpenWork) -> None:
         self._cache.pop(row.stream_id, None)
-        version = len(await self.store.events(row.stream_id))
+        version = await self._version(row)
         await self.store.append(Append(row.stream_id, version, (), later(row, self.clock.now() + NOBODY_RUNS)))
 
     async def _set_aside(self, appointment: UUID) -> None:
@@ -359,8 +359,14 @@ class Runtime:
         self._cache.pop(appointment, None)
         row = await self.store.work(appointment)
         if row is not None:
-            recorded = await self.store.events(appointment)
-            await self.store.append(Append(appointment, len(recorded), (), later(row, None)))
+            await self.store.append(Append(appointment, await self._version(row), (), later(row, None)))
+
+    async def _version(self, row: OpenWork) -> int:
+        try:
+            return len(await self.store.events(row.stream_id))
+        except HistoryError:
+            # Not even its rows can be read; the open work says which was the last when it was written.
+            return row.version
 
     async def _sleep(self) -> None:
         now = self.clock.now()

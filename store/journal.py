@@ -21,8 +21,8 @@ BATCH_MAX = 512
 """Entries in one transaction; bounds the time that the last of them waits."""
 QUEUE_MAX = 65_536
 """Entries that wait; more are refused, so that a stalled disk does not fill the memory."""
-CLEAN_UPS_MAX = 5
-"""Attempts to cut the write-ahead log; each waits for readers as long as a busy connection does."""
+CLEAN_UPS_MAX = 3
+"""Attempts to cut the write-ahead log; each waits for readers as long as a busy connection does, and so do writes."""
 
 Resolution = tuple[asyncio.Future[Any], Any, Exception | None]
 
@@ -37,6 +37,8 @@ class Journal:
         self._closed = False
         self._closing = threading.Lock()
         self._after_commit: tuple[Callable[[], None], ...] = ()
+        self._unclean = False
+        """Deleted rows may still lie in the write-ahead log."""
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
 
@@ -99,19 +101,30 @@ class Journal:
             if not self._was_stored(writer):
                 self._fail(batch, error)
                 return
-        if any(isinstance(entry, TaskEntry) and entry.clean and entry.error is None for entry in batch):
-            self._clean_up()
+        self._clean_up([entry for entry in batch if isinstance(entry, TaskEntry) and entry.clean and not entry.error])
         _resolve(batch)
         for call in self._after_commit:
             with suppress(Exception):  # a listener is only woken; its own fault must not stop the writes of others
                 call()
 
-    def _clean_up(self) -> None:
-        """What was deleted may still lie in the write-ahead log; a reader that is in the way has soon gone."""
-        for _ in range(CLEAN_UPS_MAX):
+    def _clean_up(self, deletions: Sequence[TaskEntry]) -> None:
+        """What was deleted may still lie in the write-ahead log: a deletion is not acknowledged before that is cut.
+
+        A reader that is in the way for long fails the acknowledgement; each later commit then tries again.
+        """
+        if not deletions and not self._unclean:
+            return
+        self._unclean = True
+        for _ in range(CLEAN_UPS_MAX if deletions else 1):
             with suppress(Exception):
                 if self._writer is not None and self._writer.clean_up():
+                    self._unclean = False
                     return
+        for entry in deletions:
+            entry.error = StoreUnavailable(
+                "it is deleted, but a reader that does not end keeps the old pages in the write-ahead log; they go "
+                "when it has ended and something is written, or when the store is closed"
+            )
 
     def _was_stored(self, failed: LogWriter) -> bool:
         """After a COMMIT that failed: ask the file. A batch without events counts as not stored."""

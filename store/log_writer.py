@@ -222,7 +222,7 @@ class LogWriter:
             self.connection.exec_driver_sql(DELETE_WORK, finished)
 
     def _load_heads(self, streams: Sequence[bytes]) -> None:
-        """Read the heads that are not remembered; a batch is smaller than HEADS_MAX, so none is evicted in use."""
+        """Read the heads that are not remembered; none of these streams' own is let go of."""
         missing: dict[bytes, None] = {}
         for stream in streams:
             if stream in self._heads:
@@ -236,7 +236,7 @@ class LogWriter:
             found = self.connection.exec_driver_sql(HEADS, tuple(padded)).all()
             self._heads.update(dict.fromkeys(some, (0, START)))
             self._heads.update((stream, (version, digest)) for stream, version, digest in found)
-        while len(self._heads) > HEADS_MAX:
+        while len(self._heads) > max(HEADS_MAX, len(streams)):
             self._heads.popitem(last=False)
 
     def _alone(self, entry: Entry, write: Callable[[], Any]) -> None:

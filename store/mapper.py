@@ -5,7 +5,7 @@ name that the database holds.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -92,7 +92,7 @@ def decode(recorded: RecordedEvent, upcasters: dict[str, Upcaster] = UPCASTERS) 
             return kind.model_validate_json(at + (b"" if rest[:1] == b"}" else b",") + rest)
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as fault:
         # An upcaster, or the join, takes the old shape for granted; a body without it is a fault of the history.
-        told = fault if isinstance(fault, ValidationError) else repr(fault)
+        told = "; ".join(_told(fault)) if isinstance(fault, ValidationError) else type(fault).__name__
         raise HistoryError(f"{_where(recorded)}: {recorded.type} cannot be read: {told}") from None
     raise HistoryError(f"{_where(recorded)}: no event type {recorded.type!r} is known here")
 
@@ -104,7 +104,7 @@ def _joined(
     parties: dict[str, Any] = {}
     for part in recorded.private:
         if part.damaged:
-            raise ValueError("its private part cannot be opened: it, or its key, was changed")
+            raise HistoryError(f"{_where(recorded)}: its private part cannot be opened: it, or its key, was changed")
         for name, value in (json.loads(part.body) if part.body is not None else {}).items():
             if name in _PARTIES:
                 parties[name] = {**parties.get(name, {}), **value}
@@ -125,6 +125,12 @@ def _seat(details: dict[str, Any], parties: dict[str, Any]) -> None:
     if isinstance(details.get("attendees"), int):
         known = parties.get("attendees", {})
         details["attendees"] = [known.get(str(place), nobody) for place in range(details["attendees"])]
+
+
+def _told(faults: ValidationError) -> Iterator[str]:
+    """What is wrong, without the values: they may be somebody's."""
+    for fault in faults.errors(include_input=False, include_context=False, include_url=False):
+        yield f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
 
 
 def _where(recorded: RecordedEvent) -> str:
