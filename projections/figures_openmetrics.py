@@ -27,7 +27,7 @@ def openmetrics(report: FiguresReport) -> str:
     return text.decode()
 
 
-Samples = Iterable[tuple[Sequence[str], int]]
+Samples = Iterable[tuple[Sequence[str], float]]
 
 
 class _Families(Collector):
@@ -56,6 +56,8 @@ class _Families(Collector):
             yield _counter(name, help_text, ("provider",), samples)
         for name, help_text, label, field in _PROVIDER_COUNTERS_BY:
             yield _counter(name, help_text, ("provider", label), _by(self._providers, field))
+        rates = (((one.provider,), one.success_rate) for one in self._providers if one.success_rate is not None)
+        yield _gauge("success_ratio", "confirmed / (confirmed + failed).", ("provider",), rates)
         yield _gauge("standing", "Appointments by state, now.", ("provider", "state"), _by(self._providers, "now"))
         for name, help_text in (("unfinished", "Appointments under way, now."), ("parked_now", "Parked, now.")):
             yield _gauge(
