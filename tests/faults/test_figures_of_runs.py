@@ -1,5 +1,6 @@
 """Figures of real runs in bad weather: the same whatever the batches, and what the raw log says when it is counted."""
 
+import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -21,8 +22,9 @@ from projections.figures import Figures, metadata
 from projections.figures_query import read
 from projections.histogram import ERROR_MAX, Latency
 from projections.projection import Change
+from projections.views import Views
 from store.mapper import decode
-from store.port import RecordedEvent
+from store.port import RecordedEvent, Store
 
 SEEDS = (*range(25), 47, 50, 79, 91, 247)
 """The last five hold late successes."""
@@ -96,6 +98,25 @@ def test_control_a_call_that_spans_two_batches_is_found_in_the_table_alone(monke
     monkeypatch.setattr(projections.figures, "_spans", lambda *_: {})
     with pytest.raises(KeyError), folded(changes, range(len(changes))):
         pass
+
+
+@pytest.mark.parametrize("seed", [3, 47])
+def test_a_rebuild_gives_the_rows_that_were_caught_up(seed: int) -> None:
+    medium = simulate(seed).world.medium
+    caught_up, rebuilt = asyncio.run(caught_up_and_rebuilt(medium))
+    with folded(run_of(seed)) as connection:
+        assert caught_up == rebuilt == rows(connection)
+
+
+async def caught_up_and_rebuilt(store: Store) -> tuple[object, object]:
+    views = Views(store, None, (Figures(),))
+    try:
+        caught_up, _ = await views.read("figures", rows)
+        await views.rebuild()
+        rebuilt, _ = await views.read("figures", rows)
+        return caught_up, rebuilt
+    finally:
+        await views.close()
 
 
 def durations(changes: list[Change]) -> dict[tuple[str, str], list[float]]:
