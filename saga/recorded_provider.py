@@ -26,6 +26,7 @@ from domain.provider import (
     ProviderBooking,
     ReadOutcome,
     Rejected,
+    Retryable,
     Unknown,
     WriteOutcome,
 )
@@ -209,7 +210,7 @@ class RecordedProvider(Provider):
                 return Found(booking=booking), AT_ONCE, given.source
             case Confirmed(booking=ProviderBooking() as booking) if passed >= given.answer.took:
                 return Found(booking=booking), USUAL, Source.ASSUMED
-            case Unknown() if sights:
+            case Retryable() | Unknown() if sights:
                 return sights[0].outcome, sights[0].took, given.source
             case Unknown():
                 later = self._record.answers.get(given.operation_id, [])[given.place + 1 :]

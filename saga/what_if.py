@@ -1,6 +1,6 @@
 """What-if: recorded appointments live again in virtual time, under other policies, with the answers that were recorded.
 
-Owns the changes that can be asked for, the rerun, and the report on what would have ended otherwise. A rerun under the
+Owns the rerun, and the report on what would have ended otherwise. A rerun under the
 recorded policies stands beside it as the control: what the record cannot reproduce is not judged.
 """
 
@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from pydantic import Field
-
 from domain import events as e
 from domain.appointment import Appointment
 from domain.commands import BookAppointment
@@ -20,7 +18,7 @@ from domain.definition import SagaPlan, StepPlan
 from domain.errors import CommandRefused
 from domain.identity import definition_stream
 from domain.provider import Value
-from saga.breaker import BreakerPolicy
+from saga.changes import Changes
 from saga.definition import CalendarStep, Saga, Step
 from saga.inputs import Asked, CalledBack, Input, Turn
 from saga.lanes import Lanes, LimitPolicy
@@ -35,68 +33,6 @@ from store.port import Append
 AWAKE = timedelta(seconds=POLL_S + 0.05)
 """Left of a quiet stretch when it is jumped over: who sleeps looks at the clock once in that time."""
 STEP_S = 1.0
-
-
-class RetryChange(Value):
-    """Another retry policy for every step's action; None leaves it as it was recorded. Milliseconds."""
-
-    attempts: int | None = Field(default=None, ge=1, le=1_000)
-    backoff_ms: int | None = Field(default=None, ge=0, le=3_600_000)
-    backoff_max_ms: int | None = Field(default=None, ge=0, le=86_400_000)
-    jitter: float | None = Field(default=None, ge=0, le=1)
-
-
-class BreakerChange(Value):
-    """Another breaker, milliseconds."""
-
-    failures: int | None = Field(default=None, ge=1, le=1_000)
-    open_ms: int | None = Field(default=None, ge=1, le=3_600_000)
-
-
-class CapabilityChange(Value):
-    """A calendar that can do more, or less."""
-
-    resend: bool | None = None
-    lookup: bool | None = None
-    settle_ms: int | None = Field(default=None, ge=0, le=600_000)
-
-
-class Changes(Value):
-    """What is to be different. What a booking had set for itself stays as it is."""
-
-    retry: RetryChange = RetryChange()
-    timeout_ms: int | None = Field(default=None, ge=10, le=300_000)
-    deadline_ms: int | None = Field(default=None, ge=100, le=86_400_000)
-    breaker: BreakerChange = BreakerChange()
-    capability: CapabilityChange = CapabilityChange()
-
-    def plan(self, recorded: SagaPlan, version: int) -> SagaPlan:
-        """A recorded plan with the changes, under a version of its own."""
-        fields = {
-            **recorded.model_dump(),
-            "version": version,
-            "steps": [self._step(step) for step in recorded.steps],
-            **_given({"deadline_ms": self.deadline_ms}),
-        }
-        return SagaPlan.model_validate(fields)
-
-    def _step(self, step: StepPlan) -> dict[str, object]:
-        retry = self.retry.model_dump(exclude_none=True)
-        if "attempts" in retry:
-            retry["attempts_max"] = retry.pop("attempts")
-        able = self.capability.model_dump(exclude_none=True) if step.books else {}
-        fields = step.model_dump()
-        return {**fields, "retry": {**fields["retry"], **retry}, **_given({"timeout_ms": self.timeout_ms}), **able}
-
-    def limits(self, recorded: LimitPolicy) -> LimitPolicy:
-        """The limits that were in force, with the changes to the breaker."""
-        breaker = {"failures_max": self.breaker.failures, "open_ms": self.breaker.open_ms}
-        changed = BreakerPolicy.model_validate({**recorded.breaker.model_dump(), **_given(breaker)})
-        return recorded.model_copy(update={"breaker": changed})
-
-
-def _given(fields: dict[str, int | None]) -> dict[str, int]:
-    return {name: value for name, value in fields.items() if value is not None}
 
 
 @dataclass(slots=True)
@@ -244,19 +180,18 @@ class _Again:
         """Let the time pass until then, or until nothing is left to do. Stretches without any work are jumped over."""
         while at is None or self.clock.now() < at:
             now = self.clock.now()
-            quiet_until = at
-            if self.runtime.calls_out or await self.store.due(now, 1, self.lanes.closed(now)):
-                quiet_until = now
-            else:
-                next_due = await self.store.next_due(now)
-                until = min(filter(None, (at, next_due, self.lanes.reopens_at(now))), default=None)
-                if until is None:
+            if not await self._busy(now):
+                ahead = (at, await self.store.next_due(now), self.lanes.reopens_at(now))
+                next_at = min(filter(None, ahead), default=None)
+                if next_at is None:
                     return
-                quiet_until = until
-            if quiet_until - now > AWAKE:
-                self.clock.jump(quiet_until - now - AWAKE)
-            left_s = STEP_S if at is None else min(STEP_S, (at - self.clock.now()).total_seconds())
-            await asyncio.sleep(left_s)
+                self.clock.jump(max(next_at - now - AWAKE, timedelta(0)))
+            await asyncio.sleep(STEP_S if at is None else min(STEP_S, (at - self.clock.now()).total_seconds()))
+
+    async def _busy(self, now: datetime) -> bool:
+        if any(self.lanes.target(name).running for name in self.providers):
+            return True
+        return bool(await self.store.due(now, 1, self.lanes.closed(now)))
 
     def _observe(self, before: Appointment, turned: Turn, given: Input) -> None:
         state = turned.state
