@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from appointments.cli import cases, erase, main_job, read, serving, write
+from appointments.cli import cases, erase, main_job, read, reconcile, serving, write
 
 app = typer.Typer(
     name="appointments",
@@ -25,6 +25,7 @@ def _all_commands(
 
 write.register(app)
 read.register(app)
+reconcile.register(app)
 cases.register(app)
 erase.register(app)
 serving.register(app)

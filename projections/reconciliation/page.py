@@ -18,6 +18,8 @@ ROWS_MAX = 5_000
 """Findings that a page shows; a browser takes no pleasure in more."""
 WIDTH = 560
 """Of a chart, in its own units."""
+BARS = 400
+"""Of the longest bar where the bars have names before them and numbers after them."""
 BAR = 26
 HEIGHT = 130
 BINS_MAX = 28
@@ -73,12 +75,13 @@ def page(report: Report) -> str:
 
 
 def by_class(report: Report) -> tuple[Bar, ...]:
-    """A bar for each class, and one for what is in progress."""
-    counts = [(str(kind), report.counts.get(kind, 0)) for kind in Kind] + [("in_progress", report.in_progress)]
+    """A bar for each class but the matched, beside which nothing else would be seen, and for what is in progress."""
+    classes = [kind for kind in Kind if kind is not Kind.MATCHED]
+    counts = [*((str(kind), report.counts[kind]) for kind in classes), ("in_progress", report.in_progress)]
     most = max(1, *(count for _, count in counts))
     # A class that is there at all is seen, however many others there are.
     return tuple(
-        Bar(name.replace("_", " "), count, place * BAR, max(3.0, WIDTH * count / most) if count else 0.0, name)
+        Bar(name.replace("_", " "), count, place * BAR, max(3.0, BARS * count / most) if count else 0.0, name)
         for place, (name, count) in enumerate(counts)
     )
 

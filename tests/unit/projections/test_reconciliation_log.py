@@ -1,5 +1,6 @@
 """The log's side: one pass over the log and one appointment read by itself say the same, and little is kept."""
 
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -135,6 +136,19 @@ async def test_one_that_went_on_after_it_rested_is_read_again_wherever_its_event
         await streams.tell("second", *([] if event is not MOVED[0] else CANCELLED))
     assert (await both(streams, first)).intended.start == LATER["start"]
     assert (await both(streams, second)).intended.state is State.CANCELLED
+
+
+async def test_what_is_kept_of_an_appointment_is_small(streams: Streams) -> None:
+    """10,000 of them stay below 10 MB; whole states would take several times that."""
+    many = 500
+    for n in range(many):
+        await streams.tell(f"key-{n}", *CONFIRMED)
+    tracemalloc.start()
+    log = await read_log(streams.store, SCOPE)
+    kept, _peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(log.records) == many
+    assert kept / many < 1_000, kept / many
 
 
 async def test_open_work_tells_when_it_is_due(streams: Streams) -> None:
