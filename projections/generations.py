@@ -25,14 +25,13 @@ class Generations:
         return 0, 0
 
     def path(self, generation: int) -> Path:
-        """The file of a generation, in a folder that is there."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        return self._folder / f"{self._name}-{self._version}-{generation}.db"
+        """The file of a generation."""
+        return self._in_folder(f"{self._name}-{self._version}-{generation}.db")
 
     @property
     def building(self) -> Path:
         """Where the next generation is filled before anybody sees it."""
-        return self._folder / f"{self._name}-{self._version}.building"
+        return self._in_folder(f"{self._name}-{self._version}.building")
 
     def begin(self, generation: int) -> None:
         """Make an empty generation, unless somebody has; the older ones go."""
@@ -56,6 +55,10 @@ class Generations:
             found = self._known.fullmatch(file.name)
             if found and (int(found[1]), int(found[2])) < newest:
                 file.unlink(missing_ok=True)
+
+    def _in_folder(self, name: str) -> Path:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return self._folder / name
 
     def _newest(self) -> int:
         try:

@@ -6,7 +6,6 @@ It is no truth: what is damaged, or belongs to another log, is thrown away and r
 import sqlite3
 import threading
 from collections.abc import Callable
-from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 from urllib.parse import quote
@@ -20,7 +19,6 @@ from domain.errors import StoreUnavailable
 from projections.following import Folded
 from projections.generations import Generations
 from projections.projection import Projection
-from store.port import RecordedEvent
 
 T = TypeVar("T")
 
@@ -42,7 +40,7 @@ _checkpoint = Table(
     "checkpoint",
     _metadata,
     Column("position", Integer, nullable=False),
-    Column("seal", LargeBinary, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
 )
 _unreadable = Table(
     "unreadable", _metadata, Column("stream_id", LargeBinary(16), primary_key=True), sqlite_with_rowid=False
@@ -50,17 +48,10 @@ _unreadable = Table(
 
 
 class Checkpoint(NamedTuple):
-    """How far a read model has come, and by its `seal` in which log."""
+    """How far a read model has come; the digest of the event there tells in which log."""
 
     position: int = 0
-    seal: bytes = b""
-
-
-def checkpoint_at(recorded: RecordedEvent) -> Checkpoint:
-    """The checkpoint after this event. Its seal covers the event's own time and content: no other log has the same."""
-    seal = blake2b(recorded.body, digest_size=16, key=recorded.stream_id.bytes)
-    seal.update(f"{recorded.position} {recorded.version} {recorded.type}".encode())
-    return Checkpoint(recorded.position, seal.digest())
+    digest: bytes = b""
 
 
 class ViewFile:
@@ -233,7 +224,7 @@ def _transaction(connection: Connection, work: Callable[[Connection], T], begin:
 
 
 def _read_checkpoint(connection: Connection) -> Checkpoint:
-    return Checkpoint(*connection.execute(select(_checkpoint.c.position, _checkpoint.c.seal)).one())
+    return Checkpoint(*connection.execute(select(_checkpoint.c.position, _checkpoint.c.digest)).one())
 
 
 def _known_unreadable(connection: Connection, folded: Folded) -> frozenset[bytes]:
