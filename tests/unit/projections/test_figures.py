@@ -1,6 +1,6 @@
 """Figures of hand-made logs: what counts as what, in which hour, once; what is a label and what never gets in."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -56,6 +56,7 @@ class Log:
 
     def __init__(self) -> None:
         self.store = MemoryStore()
+        self.views = Views(self.store, None, (Figures(),))
         self.versions: dict[UUID, int] = {}
 
     async def add(self, key: str, *events: e.Event) -> None:
@@ -71,11 +72,8 @@ class Log:
         await self.store.append(Append(id, 0, (encode(id, 1, fact),)))
 
     async def ask(self, query: Callable[[Connection], Any]) -> Any:
-        views = Views(self.store, None, (Figures(),))
-        try:
-            return (await views.read("figures", query))[0]
-        finally:
-            await views.close()
+        """Fold what was added since the last time, as a batch of its own, and ask."""
+        return (await self.views.read("figures", query))[0]
 
     async def report(self, **window: Any) -> FiguresReport:
         found: FiguresReport = await self.ask(lambda connection: read(connection, **window))
@@ -83,10 +81,11 @@ class Log:
 
 
 @pytest.fixture
-async def log() -> Log:
+async def log() -> AsyncIterator[Log]:
     made = Log()
     await made.define()
-    return made
+    yield made
+    await made.views.close()
 
 
 def requested(seconds: float = 0, tenant: str = "default", provider: str = "main") -> e.Event:
@@ -219,9 +218,11 @@ async def test_a_breaker_s_opening_counts_once_whoever_it_holds_up(log: Log) -> 
     assert (await log.report()).total.deferred == 5
 
 
-async def test_an_opening_belongs_to_the_hour_of_the_first_call_that_it_held_up(log: Log) -> None:
+@pytest.mark.parametrize("tenant", ["default", "other"])
+async def test_an_opening_belongs_to_the_hour_of_the_first_call_that_it_held_up(log: Log, tenant: str) -> None:
     await log.add("a", requested(), deferred(3_599, until=3_610))
-    await log.add("b", requested(), deferred(3_601, until=3_610))
+    await log.report()
+    await log.add("b", requested(tenant=tenant), deferred(3_601, until=3_610))
     assert [b.openings for b in (await log.report(until=at(3_600))).breakers] == [1]
     assert (await log.report(since=at(3_600))).breakers == ()
 
@@ -265,6 +266,14 @@ async def test_what_is_parked_now_and_by_whom_it_was(log: Log) -> None:
     total = (await log.report()).total
     assert (total.parked, total.parked_now, total.unfinished) == (2, 1, 2)
     assert total.operator_actions == {"park": 1, "resume": 1}
+
+
+async def test_what_stays_parked_while_its_call_ends_was_parked_once(log: Log) -> None:
+    await log.add("a", requested(), started(1))
+    await log.add("a", e.OperatorActed(at=at(2), action=OperatorAction.PARK, reason=SECRET, **ASKED, **CLEANUP))
+    await log.add("a", e.StepPending(at=at(3), step="calendar", booking=BOOKING, poll_at=at(9)))
+    total = (await log.report()).total
+    assert (total.parked, total.parked_now, total.now) == (1, 1, {"pending": 1})
 
 
 async def test_a_forced_end_counts_as_that_end_and_as_forced(log: Log) -> None:
