@@ -48,10 +48,10 @@ class ProgressReport:
         if self._bar is not None:
             self._bar.stop()
 
-    def advance(self, note: str = "") -> None:
-        """One more is done."""
-        self.done += 1
-        if self._bar is not None or self.done % self._every == 0 or self.done == self._total:
+    def advance(self, note: str = "", by: int = 1) -> None:
+        """One more is done, or so many more."""
+        before, self.done = self.done, self.done + by
+        if self._bar is not None or self.done // self._every > before // self._every or self.done == self._total:
             self._show(note)
 
     @asynccontextmanager

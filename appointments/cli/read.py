@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
 
 async def show(session: Session, id: Id) -> ExitCode:
     """Show one appointment as it stands now."""
-    async with _reading(session) as store:
+    async with reading(session) as store:
         seen = await appointment_now(store, uuid(id), session.settings.tenant)
     session.answer(seen.model_dump(mode="json"), render.appointment(seen))
     return ExitCode.DONE
@@ -57,7 +57,7 @@ async def list_(
     """List appointments, newest first."""
     fields = {"state": state, "phase": phase, "calendar": calendar, "parked": parked, "q": q, "limit": limit}
     wanted = parse(AppointmentFilter, {**fields, "tenant": session.settings.tenant})
-    async with _reading(session) as store:
+    async with reading(session) as store:
         found = await list_appointments(store, wanted)
     items = [one.model_dump(mode="json") for one in found]
     session.answer({"items": items, "next_cursor": None}, render.listed(found))
@@ -76,7 +76,7 @@ async def audit(
     if version is not None and at is not None:
         raise InvalidFields("give --version or --at, not both", (("/at", "excludes /version"),))
     tenant, appointment = session.settings.tenant, uuid(id)
-    async with _reading(session) as store:
+    async with reading(session) as store:
         now = await as_it_was(store, appointment, tenant, None, None)
         if version is not None or at is not None:
             instant_: datetime | None = None if at is None else instant(at, now.time_zone, "--at")
@@ -91,7 +91,7 @@ async def audit(
 
 async def check(session: Session) -> ExitCode:
     """Check the store: is the log whole, and is nothing overdue, stranded or parked? Exit 1 when something is wrong."""
-    async with _reading(session) as store:
+    async with reading(session) as store:
         found = await health.health(store, WallClock().now(), await _runs(session.settings))
     session.answer(found.model_dump(mode="json"), render.health(found))
     return ExitCode.DONE if found.ok else ExitCode.FAILED
@@ -124,7 +124,8 @@ def uuid(text: str) -> UUID:
 
 
 @asynccontextmanager
-async def _reading(session: Session) -> AsyncIterator[Store]:
+async def reading(session: Session) -> AsyncIterator[Store]:
+    """The store of this session, read-only."""
     store = await bootstrap.open_store(session.settings, read_only=True)
     try:
         yield store
