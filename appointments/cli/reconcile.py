@@ -138,8 +138,7 @@ class Shown:
         if title != self._title or self._bar is None:
             self.__exit__(None, None, None)
             self._title, self._bar = title, ProgressReport(self._session, title, total).__enter__()
-        for _ in range(done - self._bar.done):
-            self._bar.advance()
+        self._bar.advance(by=done - self._bar.done)
 
 
 def _of(findings: Sequence[Finding], classes: list[Kind] | None) -> tuple[Finding, ...]:
