@@ -75,7 +75,7 @@ _rows = appointments.c
 Index("appointments_state", _rows.tenant, _rows.state, _rows.position)
 Index("appointments_phase", _rows.tenant, _rows.phase, _rows.position)
 Index("appointments_calendar", _rows.tenant, _rows.calendar, _rows.position)
-Index("appointments_parked", _rows.tenant, _rows.position, sqlite_where=_rows.parked)
+Index("appointments_parked", _rows.tenant, _rows.parked, _rows.position)
 # What no index finds is looked for here, in order: everything that can be asked for in a tenth of the row's bytes.
 Index(
     "appointments_scan",
