@@ -8,13 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
-from prometheus_client.openmetrics.exposition import generate_latest
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from projections.figures_report import FiguresReport, ProviderFigures, Took
 from projections.histogram import Latency
 
-CONTENT_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+CONTENT_TYPE: str = CONTENT_TYPE_LATEST
+"""What the text is sent as over HTTP."""
 PROVIDERS_MAX = 50
 """Providers that are shown, those with the most requests; how many are left out is a figure of its own."""
 
@@ -110,6 +111,7 @@ _PROVIDER_COUNTERS = (
     ("forced", "Ends that an operator forced.", "forced"),
     ("rescheduled", "Bookings moved.", "rescheduled"),
     ("callbacks", "Callbacks that told something new.", "callbacks"),
+    ("orphan_callbacks", "Callbacks for a reference that nobody here knows.", "orphan_callbacks"),
     ("late_successes", "Bookings that came to life after they had been given up.", "late_successes"),
     ("parked", "Times that an appointment was parked.", "parked"),
 )

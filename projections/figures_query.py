@@ -118,6 +118,7 @@ class _Sums:
             lookups_failed=n["lookups"]["failed"],
             deferred=n["deferred"].total(),
             callbacks=n["callbacks"].total(),
+            orphan_callbacks=n["orphan_callbacks"].total(),
             late_successes=n["late_successes"].total(),
             parked=n["parked"].total(),
             operator_actions=_plain(n["operator_actions"]),

@@ -66,6 +66,8 @@ class ProviderFigures(Value):
     lookups_failed: int
     deferred: int
     callbacks: int
+    orphan_callbacks: int
+    """Kept for an operator: of no tenant, because nobody here knows their reference."""
     late_successes: int
     parked: int
     operator_actions: dict[str, int]

@@ -12,6 +12,7 @@ from appointments import bootstrap
 from appointments.cli.command import command
 from appointments.cli.ending import ExitCode
 from appointments.cli.figures_table import ASCII_BARS, UTF_BARS, shown
+from appointments.cli.read import reading
 from appointments.cli.session import Session
 from appointments.cli.times import instant
 from domain.errors import InvalidFields
@@ -31,7 +32,7 @@ class Format(StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Add the command to the command line."""
-    command(app, "figures", "appointments figures --since 2026-11-24T00:00Z")(figures)
+    command(app, "figures", "appointments figures --since 2026-11-24T00:00:00Z")(figures)
 
 
 async def figures(
@@ -66,14 +67,11 @@ async def figures(
 @asynccontextmanager
 async def _views(session: Session) -> AsyncIterator[Views]:
     """The figures beside the log; a log in a place that cannot be written to is folded in memory."""
-    store = await bootstrap.open_store(session.settings, read_only=True)
-    try:
-        in_memory = session.settings.store == "memory:"
+    in_memory = session.settings.store == "memory:"
+    async with reading(session) as store:
         folder = None if in_memory else views_folder(bootstrap.store_path(session.settings))
         views = Views(store, folder, (Figures(),))
         try:
             yield views
         finally:
             await views.close()
-    finally:
-        await store.close()

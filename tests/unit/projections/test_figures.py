@@ -276,6 +276,21 @@ async def test_what_stays_parked_while_its_call_ends_was_parked_once(log: Log) -
     assert (total.parked, total.parked_now, total.now) == (1, 1, {"pending": 1})
 
 
+async def test_a_callback_that_nobody_knows_counts_at_its_provider_for_all_tenants_together(log: Log) -> None:
+    orphan = e.OrphanCallbackReceived(
+        at=NOON,
+        provider="side",
+        webhook_id="w",
+        client_ref=SECRET,
+        status=BookingStatus.ACCEPTED,
+        provider_ref="p",
+        version=1,
+    )
+    await log.add("orphan", orphan)
+    assert (await log.report()).total.orphan_callbacks == 1
+    assert (await log.report(tenant="default")).total.orphan_callbacks == 0
+
+
 async def test_a_forced_end_counts_as_that_end_and_as_forced(log: Log) -> None:
     await log.add("a", requested(), e.AppointmentConfirmed(at=at(1), forced=True))
     total = (await log.report()).total
