@@ -199,6 +199,13 @@ async def test_calls_are_timed_from_announcement_to_outcome(log: Log) -> None:
     assert (operation.took.all.count, operation.took.all.sum_ms) == (3, 1_500)
 
 
+async def test_a_clock_that_goes_backwards_takes_no_time_away(log: Log) -> None:
+    await log.add("a", requested(), started(5), succeeded(1), e.AppointmentConfirmed(at=at(-1)))
+    report = await log.report()
+    assert report.steps[0].operations[0].took.all.sum_ms == 0.001
+    assert report.total.booking.all.p99_ms == pytest.approx(0.001, rel=0.011)
+
+
 async def test_what_a_look_up_tells_ends_no_call(log: Log) -> None:
     await log.add("a", requested(), started(1), failed(2, "unknown"), e.StepInDoubt(at=at(2), step="calendar"))
     await log.add("a", e.BookingFound(at=at(60), step="calendar", booking=BOOKING), succeeded(60, via="lookup"))
