@@ -27,8 +27,6 @@ from store.port import RecordedEvent
 Told = tuple[int, e.Event]
 """An event with its version."""
 ANSWERS = (e.StepSucceeded, e.StepPending, e.StepAttemptFailed, e.CallInterrupted)
-UNTOLD = frozenset({"personal-data-erased.v1"})
-"""Facts after which nobody decides anything."""
 
 
 class BrokenAt(Value):
@@ -80,10 +78,10 @@ def replay(
         raise UnknownAppointment("there is no such appointment: its stream is empty")
     again = _Again(recorded[0].stream_id, held)
     events = tuple(again.read(recorded))
-    if isinstance(plan, HistoryError):
-        again.diverges(1, None, None, str(plan))
-    else:
+    if isinstance(plan, SagaPlan):
         again.judge(events, plan)
+    elif events:  # else it has been told already that the first event, which names the plan, cannot be read
+        again.diverges(1, None, None, str(plan))
     return Replay(
         appointment=recorded[0].stream_id,
         events=len(recorded),
@@ -198,8 +196,8 @@ class _Again:
 
     def _rest(self, version: int, last: e.Event, plan: SagaPlan) -> None:
         """After the last decision of a turn there must have been none left to take."""
-        if last.type in UNTOLD:
-            return
+        if isinstance(last, e.PersonalDataErased):
+            return  # nobody decides anything on that
         move = next_move(View(self.state, last.at, plan, lambda _target: _hold(last)))
         expected = move if isinstance(move, e.Event) else None
         if isinstance(move, Launch) and self.held is not None and (move.effect.target, last.at) not in self.held:

@@ -98,6 +98,9 @@ class MemoryStore(Store):
     async def events(self, stream_id: UUID, after: int = 0, limit: int | None = None) -> Sequence[RecordedEvent]:
         return _page(self._open_tables().streams.get(stream_id, []), after, limit)
 
+    async def streams(self, after: UUID | None = None, limit: int = 1_000) -> Sequence[UUID]:
+        return [stream for stream in sorted(self._open_tables().streams) if after is None or stream > after][:limit]
+
     async def log(self, after: int = 0, limit: int = 1_000) -> Sequence[RecordedEvent]:
         return _page(self._open_tables().log, after, limit)
 

@@ -95,6 +95,10 @@ class Store(Protocol):
         """One stream in order, from version `after + 1`."""
         ...
 
+    async def streams(self, after: UUID | None = None, limit: int = 1_000) -> Sequence[UUID]:
+        """The ids of all streams that have an event, in order."""
+        ...
+
     async def log(self, after: int = 0, limit: int = 1_000) -> Sequence[RecordedEvent]:
         """The whole log in order of position, from position `after + 1`. Never skips an event that comes later."""
         ...

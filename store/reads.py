@@ -37,6 +37,17 @@ def stream(connection: Connection, stream_id: UUID, after: int, limit: int | Non
     return _events(connection, query)
 
 
+def streams(connection: Connection, after: UUID | None, limit: int) -> list[UUID]:
+    """Stream ids in order, from the index alone; raises `HistoryError` for one that is no id."""
+    query = select(events.c.stream_id).distinct().order_by(events.c.stream_id).limit(limit)
+    if after is not None:
+        query = query.where(events.c.stream_id > after.bytes)
+    try:
+        return [uuid_of(stream) for (stream,) in connection.execute(query)]
+    except (ValueError, TypeError) as fault:
+        raise HistoryError(f"a stream behind {after} has an id that is none: {fault}") from None
+
+
 def log(connection: Connection, after: int, limit: int) -> list[RecordedEvent]:
     """The log from position `after + 1`."""
     query = select(events).where(events.c.position > after).order_by(events.c.position).limit(limit)

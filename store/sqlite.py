@@ -92,6 +92,9 @@ class SqliteStore(Store):
     async def events(self, stream_id: UUID, after: int = 0, limit: int | None = None) -> Sequence[RecordedEvent]:
         return await self._read(reads.stream, stream_id, after, limit)
 
+    async def streams(self, after: UUID | None = None, limit: int = 1_000) -> Sequence[UUID]:
+        return await self._read(reads.streams, after, limit)
+
     async def log(self, after: int = 0, limit: int = 1_000) -> Sequence[RecordedEvent]:
         return await self._read(reads.log, after, limit)
 

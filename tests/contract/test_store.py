@@ -231,6 +231,15 @@ class TestReading:
         assert [recorded.position async for recorded in whole_log(store, page=2)] == list(range(1, 10))
         assert list(await store.log(after=9)) == []
 
+    async def test_streams_page_by_page_in_order_of_id(self, store: Store) -> None:
+        for name in range(7):
+            await store.append(entry(name, count=3))
+        await store.append(entry("work alone", count=0, work=row(stream("work alone"))))
+        expected = sorted(stream(name) for name in range(7))
+        first = await store.streams(limit=4)
+        assert [*first, *await store.streams(after=first[-1], limit=4)] == expected
+        assert list(await store.streams(after=expected[-1])) == []
+
     async def test_open_work_page_by_page_in_order_of_stream(self, store: Store) -> None:
         for name in range(7):
             await wait_for(store, name)

@@ -78,6 +78,10 @@ class FaultyStore(Store):
         await self._read()
         return await self.durable.events(stream_id, after, limit)
 
+    async def streams(self, after: UUID | None = None, limit: int = 1_000) -> Sequence[UUID]:
+        await self._read()
+        return await self.durable.streams(after, limit)
+
     async def log(self, after: int = 0, limit: int = 1_000) -> Sequence[RecordedEvent]:
         await self._read()
         return await self.durable.log(after, limit)
