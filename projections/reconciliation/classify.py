@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from domain.lifecycle import ENDED, State
-from domain.provider import BookingStatus, ProviderBooking
+from domain.provider import ProviderBooking
 from projections.health import OVERDUE_AFTER
-from projections.reconciliation.intended import Intended, text_hash
+from projections.reconciliation.intended import LIVE, Intended, text_hash
 from projections.reconciliation.model import Attempted, Difference, Finding, Kind, Policy, Proposal
-
-LIVE = (BookingStatus.PENDING, BookingStatus.ACCEPTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +56,8 @@ def differences(intended: Intended, booking: ProviderBooking) -> tuple[Differenc
         if seen is not None and _second(seen) != _second(wanted):
             shown = {"intended": _shown(wanted), "there": _shown(seen)}
             found.append(Difference.model_validate({"field": name, **shown}))
-    if booking.status is not BookingStatus.ACCEPTED:
-        found.append(Difference(field="status", intended=BookingStatus.ACCEPTED, there=booking.status))
+    if booking.status is not intended.status:
+        found.append(Difference(field="status", intended=intended.status, there=booking.status))
     if None not in (intended.summary, booking.summary) and text_hash(booking.summary or "") != intended.summary:
         found.append(Difference(field="summary", there="differs"))
     return tuple(found)
@@ -140,7 +138,7 @@ class _Case:
         fields: tuple[Difference, ...] = ()
         detail = "confirmed, but not in the calendar"
         if self.over is not None:
-            fields = (Difference(field="status", intended=BookingStatus.ACCEPTED, there=self.over.status),)
+            fields = (Difference(field="status", intended=intended.status, there=self.over.status),)
             detail = f"confirmed, but {self.over.status} in the calendar"
         if self.rules.policy is Policy.RESTORE and intended.start <= self.now:
             detail += "; its time has begun, so it cannot be booked again"

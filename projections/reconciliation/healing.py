@@ -10,7 +10,7 @@ from uuid import UUID
 
 from domain.commands import Act, OperatorAction
 from domain.provider import ProviderBooking
-from projections.reconciliation.model import Finding, Proposal
+from projections.reconciliation.model import Finding, Kind, Proposal
 
 OBSERVED = frozenset({Proposal.ADOPT, Proposal.RESTORE, Proposal.PARK, Proposal.REMOVE})
 REASON_MAX = 500
@@ -43,11 +43,18 @@ class Cure:
 
 
 def plan(findings: Iterable[Finding]) -> tuple[Cure, ...]:
-    """A command for each finding that a program may mend; what is to be decided by hand is left out."""
+    """A command for each finding that a program may mend; what is to be decided by hand is left out.
+
+    A finding that was read back from a file has lost what was seen: then only an absence can be told.
+    """
     return tuple(
         _cure(finding, finding.appointment)
         for finding in findings
-        if finding.appointment is not None and finding.repair in OBSERVED | {Proposal.RETRY}
+        if finding.appointment is not None
+        and (
+            finding.repair is Proposal.RETRY
+            or (finding.repair in OBSERVED and (finding.seen is not None or finding.kind is Kind.MISSING))
+        )
     )
 
 

@@ -14,10 +14,12 @@ from domain.appointment import Appointment, evolve
 from domain.errors import HistoryError
 from domain.lifecycle import SETTLED, State
 from domain.personal import ERASED
+from domain.provider import BookingStatus
 from projections.reconciliation.model import Attempted, Origin
 from store.mapper import decode
 from store.port import OpenWork, RecordedEvent, Store, whole_log
 
+LIVE = (BookingStatus.PENDING, BookingStatus.ACCEPTED)
 NOTHING_YET = Origin(0, "", datetime.min.replace(tzinfo=UTC))
 
 
@@ -43,6 +45,8 @@ class Intended:
     """A hash of the text; None where it was erased."""
     provider_ref: str | None
     etag: str | None
+    status: BookingStatus
+    """Accepted, unless the log knows of another live status and lives with it."""
     changed_at: datetime
     origin: Origin
     """The event that the present state started from; of a doubt or a park, the event that began it."""
@@ -132,7 +136,7 @@ class _Story:
         before = self.state
         self.state = now = evolve(before, event)
         self._last = origin = Origin(now.version, event.type, event.at)
-        if now.state is not before.state:
+        if now.state is not before.state or now.details is not before.details:
             self._began = origin
         if now.parked and not before.parked:
             self._parked = origin
@@ -162,6 +166,7 @@ class _Story:
             summary=text_hash(state.details.summary),
             provider_ref=booking.provider_ref if booking else None,
             etag=booking.etag if booking else None,
+            status=booking.status if booking and booking.status in LIVE else BookingStatus.ACCEPTED,
             changed_at=state.updated_at,
             origin=self._parked if state.parked else self._doubt if doubt else origin,
             parked=state.parked,

@@ -9,8 +9,8 @@ from domain.lifecycle import State
 from domain.provider import Provider, ProviderBooking
 from projections.reconciliation.bookmarks import Bookmark, Subject
 from projections.reconciliation.calendar import pages
-from projections.reconciliation.classify import LIVE, Rules, classify
-from projections.reconciliation.intended import Log, Record, Scope, read_log
+from projections.reconciliation.classify import Rules, classify
+from projections.reconciliation.intended import LIVE, Log, Record, Scope, read_log
 from projections.reconciliation.model import Kind
 from store.port import Store
 

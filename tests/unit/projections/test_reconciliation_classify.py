@@ -34,6 +34,7 @@ def intended(**changes: Any) -> Intended:
         "summary": text_hash(SUMMARY),
         "provider_ref": "ref-1",
         "etag": '"1"',
+        "status": BookingStatus.ACCEPTED,
         "changed_at": ORIGIN.at,
         "origin": ORIGIN,
     }
@@ -138,6 +139,10 @@ def test_what_a_calendar_rounds_or_leaves_out_is_no_drift(same: ProviderBooking)
 def test_a_summary_that_was_erased_is_not_compared() -> None:
     assert found(intended(summary=text_hash(ERASED)), there(summary="whatever")).kind is Kind.MATCHED
     assert found(intended(summary=text_hash("was here")), there(summary=ERASED)).kind is Kind.DRIFTED
+
+
+def test_a_status_that_the_log_lives_with_is_no_drift() -> None:
+    assert found(intended(status=BookingStatus.PENDING), there(status=BookingStatus.PENDING)).kind is Kind.MATCHED
 
 
 def test_what_bears_the_etag_of_our_own_write_is_no_edit() -> None:

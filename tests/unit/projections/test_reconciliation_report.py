@@ -197,14 +197,19 @@ def test_the_same_finding_has_the_same_key_and_another_one_another() -> None:
             finding(detail="in other words"),
             finding(version=7),
             finding(seen=other),
-            finding(seen=None),
             finding(repair=Proposal.ADOPT),
             finding(kind=Kind.MISSING),
+            finding(kind=Kind.MISSING, seen=None),
         )
     ]
     assert keys[0] == keys[1]
     assert len(set(keys)) == 6
     assert all(re.fullmatch(r"[!-~]{1,255}", key) for key in keys)
+
+
+def test_what_was_read_back_from_a_file_has_no_plan_but_for_an_absence() -> None:
+    read = Report.model_validate_json(report(finding(), finding(kind=Kind.MISSING)).model_dump_json())
+    assert [cure.finding.kind for cure in plan(read.findings)] == [Kind.MISSING]
 
 
 def test_a_reason_is_cut_to_what_a_command_takes() -> None:
