@@ -199,7 +199,7 @@ def current(state: Appointment, position: int = 0) -> CurrentState:
         detail=state.detail,
         details=state.details,
         version=state.version,
-        attempts=_booking_calls(state),
+        attempts=state.booking_step.attempts,
         provider_ref=state.booking.provider_ref if state.booking else None,
         created_at=state.created_at,
         updated_at=state.updated_at,
@@ -218,12 +218,6 @@ def page(connection: Connection, wanted: AppointmentFilter) -> Page:
     more = len(items) > wanted.limit
     items = items[: wanted.limit]
     return Page(items=tuple(items), next_cursor=_cursor(wanted, items[-1].position) if more else None)
-
-
-def _booking_calls(state: Appointment) -> int:
-    step = next((step for step in state.actions if step.booking is not None), None)
-    step = step or next((step for step in state.actions if step.name == "calendar"), None)
-    return step.attempts if step else 0
 
 
 def _row(one: CurrentState) -> tuple[Any, ...]:
