@@ -74,6 +74,8 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_key: SecretStr = SecretStr("appointments")
     """Keys the hash under which idempotency keys appear in logs."""
+    signing_key: SecretStr | None = None
+    """Signs checkpoints and exports: an Ed25519 private key as PEM, or its 32 bytes in base64; unset: `<log>.key`."""
 
     @classmethod
     def settings_customise_sources(

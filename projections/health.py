@@ -1,34 +1,34 @@
-"""Health: is the log whole, and does every unfinished appointment have a due time that will come?"""
+"""Health: is the log whole and what was signed, and does every unfinished appointment have a due time that will come?
 
-from collections.abc import Collection
-from datetime import datetime, timedelta
+Walks the log by position, then stream by stream; keeps no more than a page of either. It may run beside the process
+that writes: what looks wrong is looked at again before it is told.
+"""
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
-from pydantic import ValidationError
-
-from domain.appointment import Appointment, evolve
 from domain.definition import SagaPlan
-from domain.errors import HistoryError
-from domain.events import OUTSIDE_APPOINTMENTS, DefinitionRegistered
-from domain.lifecycle import SETTLED
 from domain.provider import Value
-from store.mapper import decode
-from store.port import OpenWork, Store, whole_log
+from projections.findings import SHOWN_MAX as SHOWN_MAX
+from projections.findings import Finding, Findings
+from projections.log_check import UNREADABLE, Progress, walk_log
+from projections.open_work import OVERDUE_AFTER as OVERDUE_AFTER
+from projections.open_work import about, unfinished
+from projections.stream_check import Stream, about_keys, examine
+from store.checkpoint import SignedCheckpoint
+from store.keys import Kept, KeyTable
+from store.port import OpenWork, Store
 
 Runs = tuple[str, int, str]
 """A saga's name, its version, and the provider that it books at."""
 
-OVERDUE_AFTER = timedelta(seconds=60)
-SHOWN_MAX = 100
-
-
-class Finding(Value):
-    """Something that an operator should look at."""
-
-    kind: str
-    """gap | undecodable | unowned | overdue | parked | stale | nobody_runs | leftover."""
-    subject: str
-    detail: str
+STREAMS_PAGE = 256
+STREAMS_AT_ONCE = 32
+LOOKS_MAX = 5
+"""How often a stream that moves on meanwhile is looked at."""
 
 
 class Health(Value):
@@ -40,87 +40,152 @@ class Health(Value):
     unfinished: int
     parked: int
     findings: tuple[Finding, ...]
+    findings_total: int = 0
+    checkpoints: int = 0
+    """Signed checkpoints that the log was held against."""
+    signed_until: int = 0
+    """The position up to which the log is what was signed."""
 
 
-async def health(store: Store, now: datetime, runs: Collection[Runs]) -> Health:
-    """Check the whole store; `runs` says which sagas a process can carry out, and at which providers."""
-    states, plans, findings, events = await _fold(store)
-    definitions = {digest for digest, plan in plans.items() if (plan.name, plan.version, plan.provider) in runs}
-    rows = await _rows(store)
-    unfinished = {id: state for id, state in states.items() if state.state not in SETTLED or state.parked}
-    for id, state in unfinished.items():
-        findings += _about(state, rows.pop(id, None), now, definitions)
-    findings += [
-        Finding(kind="leftover", subject=str(id), detail="open work for an appointment that has ended")
-        for id in rows
-        if id in states
-    ]
-    findings += [
-        Finding(kind="undecodable", subject=str(id), detail="set aside: its stream cannot be read")
-        for id in rows
-        if id not in states
-    ]
-    parked = sum(state.parked for state in states.values())
-    ok = all(finding.kind == "parked" for finding in findings)
+@dataclass(slots=True)
+class _Counts:
+    appointments: int = 0
+    unfinished: int = 0
+    parked: int = 0
+
+
+def _nobody(_looked_at: int) -> None:
+    """Nobody wants to know how far it is."""
+
+
+async def health(
+    store: Store,
+    now: datetime,
+    runs: Collection[Runs],
+    *,
+    signed: Sequence[SignedCheckpoint] = (),
+    further: Sequence[Finding] = (),
+    progress: Progress = _nobody,
+) -> Health:
+    """Check the whole store; `runs` says which sagas a process can carry out, and at which providers.
+
+    `signed`: genuine checkpoints to hold the log against. `further`: what was found before. `progress` is told of each
+    event twice.
+    """
+    findings = Findings()
+    findings.take(*further)
+    log = await walk_log(store, await store.position(), signed, findings, progress)
+    check = _StreamCheck(store, now, runs, log.plans, findings)
+    await check.walk(progress)
     return Health(
-        ok=ok,
-        events=events,
-        appointments=len(states),
-        unfinished=len(unfinished),
-        parked=parked,
-        findings=tuple(findings[:SHOWN_MAX]),
+        ok=not findings.faults,
+        events=log.events,
+        appointments=check.counts.appointments,
+        unfinished=check.counts.unfinished,
+        parked=check.counts.parked,
+        findings=findings.shown,
+        findings_total=findings.total,
+        checkpoints=len(signed),
+        signed_until=log.signed_until,
     )
 
 
-async def _fold(store: Store) -> tuple[dict[UUID, Appointment], dict[str, SagaPlan], list[Finding], int]:
-    states: dict[UUID, Appointment] = {}
-    plans: dict[str, SagaPlan] = {}
-    broken: set[UUID] = set()
-    findings: list[Finding] = []
-    expected = 1
-    async for recorded in whole_log(store):
-        if recorded.position != expected:
-            gap = f"positions {expected} to {recorded.position - 1} are missing"
-            findings.append(Finding(kind="gap", subject="log", detail=gap))
-        expected = recorded.position + 1
-        if recorded.stream_id in broken:
-            continue
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """A stream, and the row that was read just before it."""
+
+    stream: Stream
+    row: OpenWork | None
+    findings: tuple[Finding, ...]
+
+
+class _StreamCheck:
+    """The walk over all streams, with the rows of open work beside it."""
+
+    def __init__(
+        self, store: Store, now: datetime, runs: Collection[Runs], plans: Mapping[str, SagaPlan], findings: Findings
+    ) -> None:
+        self._store, self._now, self._runs, self._plans, self._findings = store, now, runs, plans, findings
+        self._keys = KeyTable.of(store)
+        self.counts = _Counts()
+
+    async def walk(self, progress: Progress) -> None:
+        """Look at every stream, and at the rows that belong to none."""
+        ids: Sequence[UUID] = ()
+        while ids := await self._after(ids[-1] if ids else None):
+            for start in range(0, len(ids), STREAMS_AT_ONCE):
+                looks = await self._look(ids[start : start + STREAMS_AT_ONCE])
+                for look in looks:
+                    await self._tell(look)
+                progress(sum(look.stream.events for look in looks))
+        await self._rows_of_nobody()
+
+    async def _after(self, last: UUID | None) -> Sequence[UUID]:
+        limit = STREAMS_PAGE
+        while True:
+            try:
+                return await self._store.streams(last, limit)
+            except UNREADABLE as fault:
+                if limit == 1:
+                    self._findings.add("undecodable", "log", f"no stream can be listed beyond {last}: {fault}"[:300])
+                    return ()
+                limit //= 2
+
+    async def _look(self, ids: Sequence[UUID]) -> list[_Look]:
+        # Rows first: one that was read after its stream might be ahead of it.
+        rows = await asyncio.gather(*(self._row(id) for id in ids))
+        streams = await asyncio.gather(*(self._stream(id) for id in ids))
+        kept = await self._kept(streams)
+        looks = []
+        for stream, (row, torn) in zip(streams, rows, strict=True):
+            told = [*stream.findings, *about_keys(stream, kept)]
+            if torn is not None:
+                told.append(torn)
+            elif stream.state is not None:
+                plan = self._plans.get(stream.state.definition)
+                told += about(stream.state, row, self._now, plan, self._runs)
+            looks.append(_Look(stream, row, tuple(told)))
+        return looks
+
+    async def _tell(self, look: _Look) -> None:
+        for _ in range(LOOKS_MAX):
+            if not look.findings:
+                break
+            (again,) = await self._look((look.stream.id,))
+            if again == look:
+                break
+            look = again
+        self._findings.take(*look.findings)
+        if (state := look.stream.state) is not None:
+            self.counts.appointments += 1
+            self.counts.unfinished += unfinished(state)
+            self.counts.parked += state.parked
+
+    async def _stream(self, id: UUID) -> Stream:
         try:
-            event = decode(recorded)
-            if isinstance(event, DefinitionRegistered):
-                plans[event.digest] = SagaPlan.model_validate(event.plan)
-            if isinstance(event, OUTSIDE_APPOINTMENTS):
-                continue
-            before = states.get(recorded.stream_id) or Appointment(recorded.stream_id)
-            if recorded.version != before.version + 1:
-                raise HistoryError(f"version {recorded.version} follows {before.version}")
-            states[recorded.stream_id] = evolve(before, event)
-        except (HistoryError, ValidationError) as fault:
-            broken.add(recorded.stream_id)
-            states.pop(recorded.stream_id, None)
-            findings.append(Finding(kind="undecodable", subject=str(recorded.stream_id), detail=str(fault)[:300]))
-    return states, plans, findings, expected - 1
+            return examine(id, await self._store.events(id))
+        except UNREADABLE as fault:
+            return Stream(id, (Finding(kind="undecodable", subject=str(id), detail=str(fault)[:300]),))
 
+    async def _row(self, id: UUID) -> tuple[OpenWork | None, Finding | None]:
+        try:
+            return await self._store.work(id), None
+        except UNREADABLE as fault:
+            return None, Finding(kind="contradiction", subject=str(id), detail=str(fault)[:300])
 
-async def _rows(store: Store) -> dict[UUID, OpenWork]:
-    rows: dict[UUID, OpenWork] = {}
-    after: UUID | None = None
-    while batch := await store.open_work(after):
-        rows.update((row.stream_id, row) for row in batch)
-        after = batch[-1].stream_id
-    return rows
+    async def _kept(self, streams: Sequence[Stream]) -> Kept | None:
+        if self._keys is None:
+            return None
+        subjects = frozenset().union(*(stream.subjects for stream in streams))
+        return await self._keys.look_up(subjects, frozenset().union(*(stream.refs for stream in streams)))
 
-
-def _about(state: Appointment, row: OpenWork | None, now: datetime, definitions: Collection[str]) -> list[Finding]:
-    subject = str(state.id)
-    if row is None:
-        return [Finding(kind="unowned", subject=subject, detail=f"{state.state}, but no open work: it would never end")]
-    if state.parked:
-        return [Finding(kind="parked", subject=subject, detail=state.parked_reason)]
-    if state.definition not in definitions:
-        return [Finding(kind="nobody_runs", subject=subject, detail=f"bound to {state.definition}")]
-    if row.version != state.version:
-        return [Finding(kind="stale", subject=subject, detail=f"row at {row.version}, stream at {state.version}")]
-    if row.due_at is None or row.due_at + OVERDUE_AFTER < now:
-        return [Finding(kind="overdue", subject=subject, detail=f"{state.state}, was due at {row.due_at}")]
-    return []
+    async def _rows_of_nobody(self) -> None:
+        after: UUID | None = None
+        try:
+            while rows := await self._store.open_work(after):
+                for row in rows:
+                    if not await self._store.events(row.stream_id, limit=1):
+                        self._findings.add("leftover", row.stream_id, "open work for a stream that is not in the log")
+                after = rows[-1].stream_id
+        except UNREADABLE:
+            return  # told with its stream

@@ -167,10 +167,10 @@ async def take_checkpoint(
     return by.checkpoint(log, tree, at)
 
 
-def append_checkpoint(log: Path, taken: SignedCheckpoint) -> None:
-    """Keep it beside the log."""
+def append_checkpoint(path: Path, taken: SignedCheckpoint) -> None:
+    """Add it to a file as its last line."""
     line = taken.model_dump_json().encode() + b"\n"
-    handle = os.open(checkpoints_path(log), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         os.write(handle, line)
         os.fsync(handle)

@@ -141,7 +141,7 @@ async def test_a_checkpoint_signs_the_whole_log_and_survives_being_written(tmp_p
     taken = await take_checkpoint(store, Signer(KEY), NOON)
     hashes = [leaf_of(event) for event in await store.log()]
     assert (taken.position, taken.root, taken.log) == (5, defined_root(hashes).hex(), hashes[0].hex())
-    append_checkpoint(log, taken)
+    append_checkpoint(checkpoints_path(log), taken)
     assert list(read_checkpoints(checkpoints_path(log))) == [taken]
     assert last_checkpoint(log, taken.public_key) == taken
     assert last_checkpoint(log, "0" * 64) is None
@@ -181,7 +181,7 @@ async def test_a_log_with_a_gap_is_not_signed() -> None:
 
 async def test_no_byte_of_a_checkpoint_can_be_changed(tmp_path: Path) -> None:
     log = tmp_path / "x.db"
-    append_checkpoint(log, await take_checkpoint(await filled(5), Signer(KEY), NOON))
+    append_checkpoint(checkpoints_path(log), await take_checkpoint(await filled(5), Signer(KEY), NOON))
     path = checkpoints_path(log)
     line = path.read_bytes()
     assert all(isinstance(one, SignedCheckpoint) for one in read_checkpoints(path))

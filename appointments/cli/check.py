@@ -1,0 +1,123 @@
+"""`check`: the whole store walked, and held against what was signed of it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from appointments import bootstrap
+from appointments.cli import render
+from appointments.cli.checkpoint import key_of
+from appointments.cli.command import command
+from appointments.cli.ending import ExitCode
+from appointments.cli.progress import ProgressReport
+from appointments.cli.read import reading
+from appointments.cli.session import Session
+from appointments.settings import Settings
+from projections.findings import Finding
+from projections.health import Health, Runs, health
+from projections.read_models import beside_the_log
+from projections.views import PROJECTIONS
+from saga.clock import WallClock
+from store.checkpoint import SignedCheckpoint, checkpoints_path, fingerprint, read_checkpoints
+
+PASSES = 2
+"""Each event is looked at twice: in its place in the log, and in its stream."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the command line."""
+    command(app, "check", "appointments check --checkpoint /media/safe/clinic.checkpoint")(check)
+
+
+async def check(
+    session: Session,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Signed checkpoints that were kept elsewhere, one a line.")
+    ] = None,
+) -> ExitCode:
+    """Check the store: is the log whole and what was signed, and is nothing overdue, stranded or parked?
+
+    Every event, every digest, every key, every row of open work; every signed checkpoint beside the log, and those of
+    --checkpoint. Exit 1 when something is wrong.
+    """
+    async with reading(session) as store:
+        signed, further = _signed(session.settings, checkpoint)
+        if (log := _log(session.settings)) is not None:
+            further += await beside_the_log(store, log.with_name(log.name + ".views"), PROJECTIONS)
+        runs, now = await _runs(session.settings), WallClock().now()
+        with ProgressReport(session, "events looked at", PASSES * await store.position()) as report:
+            found = await health(
+                store, now, runs, signed=signed, further=further, progress=lambda count: report.advance(by=count)
+            )
+    keys = sorted({fingerprint(one.public_key) for one in signed})
+    session.answer({**found.model_dump(mode="json"), "signed_by": keys}, _shown(found, keys))
+    return ExitCode.DONE if found.ok else ExitCode.FAILED
+
+
+def _log(settings: Settings) -> Path | None:
+    return None if settings.store == "memory:" else bootstrap.store_path(settings)
+
+
+def _signed(settings: Settings, given: Path | None) -> tuple[tuple[SignedCheckpoint, ...], tuple[Finding, ...]]:
+    """The checkpoints to hold the log against, and what is wrong with the others."""
+    found = list(_lines(settings, given))
+    signed = [one for one in found if isinstance(one, SignedCheckpoint)]
+    faults = [one for one in found if isinstance(one, str)]
+    if keys := {one.public_key for one in signed}:
+        ours = _public_key(settings) or signed[-1].public_key
+        for other in sorted(keys - {ours}):
+            positions = ", ".join(str(one.position) for one in signed if one.public_key == other)
+            faults.append(
+                f"signed by another key, {fingerprint(other)}: the checkpoints at positions {positions}"[:300]
+            )
+        signed = [one for one in signed if one.public_key == ours]
+    return tuple(signed), tuple(Finding(kind="checkpoint", subject="log", detail=fault) for fault in faults)
+
+
+def _lines(settings: Settings, given: Path | None) -> Iterator[SignedCheckpoint | str]:
+    log = _log(settings)
+    if log is not None and checkpoints_path(log).exists():
+        yield from read_checkpoints(checkpoints_path(log))
+    if given is not None:
+        yield from read_checkpoints(given)
+
+
+def _public_key(settings: Settings) -> str | None:
+    found = None if settings.store == "memory:" else key_of(settings, make=False)
+    return None if found is None else found.public_key
+
+
+async def _runs(settings: Settings) -> frozenset[Runs]:
+    """What a process under these settings can carry out."""
+    notify, notifier = bootstrap.make_notify(settings)
+    if notifier is not None:
+        await notifier.close()
+    saga = bootstrap.booking_saga(settings, notify)
+    return frozenset({(saga.name, saga.version, settings.provider_name)})
+
+
+def _shown(found: Health, keys: list[str]) -> RenderableType:
+    verdict = Text("yes", style="green") if found.ok else Text("no", style="red")
+    signed = f"up to position {found.signed_until}, in {found.checkpoints} checkpoints" if found.checkpoints else "no"
+    facts = render.pairs(
+        (
+            ("all well", verdict),
+            ("events", str(found.events)),
+            ("appointments", str(found.appointments)),
+            ("unfinished", str(found.unfinished)),
+            ("parked", str(found.parked)),
+            ("signed", signed),
+            ("by the key", ", ".join(keys)),
+        )
+    )
+    if not found.findings:
+        return facts
+    made = render.table("kind", "subject", "detail")
+    for finding in found.findings:
+        made.add_row(Text(finding.kind), Text(finding.subject), Text(finding.detail))
+    more = found.findings_total - len(found.findings)
+    return Group(facts, Text(""), made, Text(f"and {more} more" if more else ""))
