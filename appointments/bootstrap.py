@@ -157,16 +157,15 @@ def booking_saga(
     return Saga("booking", 1, (calendar, *further, told), settings.deadline_ms, settings.cleanup_ms)
 
 
-def make_lanes(settings: Settings) -> Lanes:
-    """Breakers and limits as the settings say."""
+def make_limits(settings: Settings) -> LimitPolicy:
+    """Breaker and limits of each target as the settings say."""
     breaker = BreakerPolicy(failures_max=settings.breaker_failures_max, open_ms=settings.breaker_open_ms)
-    limits = LimitPolicy(
+    return LimitPolicy(
         concurrency=settings.concurrency,
         tenant_concurrency=settings.tenant_concurrency,
         rate=settings.rate,
         breaker=breaker,
     )
-    return Lanes({"*": limits})
 
 
 class Parts:
@@ -177,7 +176,7 @@ class Parts:
     ) -> None:
         self.settings, self.store, self.clock, self.providers = settings, store, clock, providers
         self.log = TurnLog(*open_log(settings), settings.log_key.get_secret_value())
-        self.lanes = make_lanes(settings)
+        self.lanes = Lanes({"*": make_limits(settings)})
         self.sagas = sagas
         self.notifier: Notifier | None = None
         # In a container every start has the same host name and process id: the instant tells one opening from the next.

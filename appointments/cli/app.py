@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from appointments.cli import cases, erase, main_job, read, reconcile, serving, write
+from appointments.cli import cases, erase, main_job, read, reconcile, replay, serving, what_if, write
 
 app = typer.Typer(
     name="appointments",
@@ -26,6 +26,8 @@ def _all_commands(
 write.register(app)
 read.register(app)
 reconcile.register(app)
+replay.register(app)
+what_if.register(app)
 cases.register(app)
 erase.register(app)
 serving.register(app)

@@ -28,6 +28,8 @@ COMMANDS = [
     "cases",
     "mock-provider",
     "demo",
+    "replay",
+    "what-if",
 ]
 
 

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from appointments import Settings
-from appointments.bootstrap import booking_saga, make_lanes, make_notify, make_provider, store_path
+from appointments.bootstrap import booking_saga, make_limits, make_notify, make_provider, store_path
 from domain.errors import InvalidFields
 from domain.provider import Confirmed, WriteOutcome
 from providers.caldav import CalDavProvider
@@ -149,4 +149,4 @@ def test_policies_reach_the_saga_and_the_lanes() -> None:
     calendar = plan.booking_step
     assert (calendar.retry.attempts_max, calendar.retry.backoff_ms, calendar.timeout_ms) == (7, 9, 111)
     assert (calendar.poll_ms, plan.deadline_ms) == (40, 500)
-    assert make_lanes(found).target("main").policy.concurrency == 5
+    assert make_limits(found).concurrency == 5
