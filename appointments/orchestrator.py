@@ -20,6 +20,8 @@ from domain.commands import (
     CancelAppointment,
     Command,
     OperatorAction,
+    Repair,
+    ReportBooking,
     Request,
     RescheduleAppointment,
     parse,
@@ -29,7 +31,7 @@ from domain.errors import HistoryError, IllegalTransition, InvalidFields, Unknow
 from domain.identity import appointment_id
 from domain.labels import LABELS, action_label
 from domain.personal import appointment_subject, subject
-from domain.provider import BookingStatus, Provider
+from domain.provider import BookingStatus, Provider, ProviderBooking
 from projections.health import Health, health
 from projections.listing import appointments
 from saga.clock import Clock
@@ -136,6 +138,28 @@ class Orchestrator:
         appointment = _uuid(id)
         if key is None:
             key = f"act-{command.action}-{(await self._state(appointment, who.get('tenant'))).version}"
+        return await self._give(appointment, command, self._request(key, {**who, "actor": actor}), wait)
+
+    async def observe(
+        self,
+        id: UUID | str,
+        seen: ProviderBooking | Mapping[str, Any] | None,
+        repair: Repair | str,
+        *,
+        actor: str,
+        reason: str,
+        key: str | None = None,
+        wait: float | None = None,
+        **who: Any,
+    ) -> Appointment:
+        """Report a booking that stands at the provider otherwise than here (None: gone), and say what is to come of it.
+
+        Raises as `cancel` does, also where nothing differs. Without a key, as `act`.
+        """
+        command = parse(ReportBooking, {"seen": seen, "repair": repair, "reason": reason})
+        appointment = _uuid(id)
+        if key is None:
+            key = f"report-{command.repair}-{(await self._state(appointment, who.get('tenant'))).version}"
         return await self._give(appointment, command, self._request(key, {**who, "actor": actor}), wait)
 
     async def ui_event(

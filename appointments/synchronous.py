@@ -71,6 +71,10 @@ class SyncOrchestrator:
         """See `Orchestrator.act`."""
         return self._run(self._desk.act(id, action, actor=actor, reason=reason, **more))
 
+    def observe(self, id: UUID | str, seen: Any, repair: str, *, actor: str, reason: str, **more: Any) -> Appointment:
+        """See `Orchestrator.observe`."""
+        return self._run(self._desk.observe(id, seen, repair, actor=actor, reason=reason, **more))
+
     def erase(self, **whom: Any) -> Erasure:
         """See `Orchestrator.erase`."""
         return self._run(self._desk.erase(**whom))

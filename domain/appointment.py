@@ -7,10 +7,10 @@ from typing import Any, TypeVar, assert_never
 from uuid import UUID
 
 from domain import events as e
-from domain.commands import OperatorAction, PolicyOverride
+from domain.commands import OperatorAction, PolicyOverride, Repair
 from domain.definition import booking_step_of
-from domain.lifecycle import BACKWARD, SETTLED, State, move
-from domain.provider import BookingDetails, BookingStatus, ProviderBooking
+from domain.lifecycle import BACKWARD, ENDED, SETTLED, State, move
+from domain.provider import LIVE, BookingDetails, BookingStatus, ProviderBooking
 
 
 class Progress(StrEnum):
@@ -45,6 +45,10 @@ class StepState:
     in_flight_seen: bool = False
     failure: e.StepAttemptFailed | None = None
     give_up: e.EndReason | None = None
+    round: int = 0
+    """Of an action that is done again: the appointment's round by then, which makes it another operation."""
+    replaced: ProviderBooking | None = None
+    """The booking in whose place another is made."""
 
     @property
     def spent(self) -> int:
@@ -101,13 +105,16 @@ class Appointment:
     deadline_at: datetime | None = None
     cleanup_until: datetime | None = None
     deferred_until: datetime | None = None
+    deferred_since: datetime | None = None
     forced: bool = False
     actions: tuple[StepState, ...] = ()
     undos: tuple[StepState, ...] = ()
     moving: Move | None = None
     move_step: StepState | None = None
     rounds: int = 0
-    """Reschedules asked for, and late successes: each gets operation ids of its own."""
+    """Reschedules and rebookings asked for, and late successes: each gets operation ids of its own."""
+    astray: bool = False
+    """The booking was seen at other times, and is to be moved back."""
     in_flight: InFlight | None = None
     keys: tuple[tuple[str, str, str], ...] = ()
     """(kind of command, idempotency key, fingerprint) of every command that was accepted."""
@@ -178,7 +185,7 @@ def evolve(before: Appointment, event: e.Event) -> Appointment:
         case e.StepSucceeded():
             return _succeeded(now, event)
         case e.AppointmentConfirmed():
-            return _but(now, forced=False, deferred_until=None)
+            return _undeferred(_but(now, forced=False))
         case e.AppointmentRequested():
             return _requested(now, event)
         case e.StepPending():
@@ -193,7 +200,7 @@ def evolve(before: Appointment, event: e.Event) -> Appointment:
             step = _operation(now, event.step, event.operation)
             return _with(now, _but(step, progress=Progress.WAITING, due_at=event.due_at), event.operation)
         case e.CallDeferred():
-            return _but(now, deferred_until=event.until)
+            return _but(now, deferred_until=event.until, deferred_since=now.deferred_since or event.at)
         case e.StepInDoubt():
             step = _operation(now, event.step, event.operation)
             moved = now.move_step.doubt_since if state in BACKWARD and now.move_step else None
@@ -209,23 +216,28 @@ def evolve(before: Appointment, event: e.Event) -> Appointment:
             return _turned_back(now, event)
         case e.RescheduleRequested():
             return _move_requested(now, event)
+        case e.BookingObserved():
+            return _observed(now, event)
+        case e.RebookingRequested():
+            return _rebooking(now, event)
         case e.AppointmentRescheduled():
             assert now.details is not None
             details = now.details.model_copy(
                 update={"start": event.start, "end": event.end, "time_zone": event.time_zone}
             )
-            return _but(now, details=details, moving=None, move_step=None, deferred_until=None, forced=False)
+            now = _but(now, details=details, moving=None, move_step=None, forced=False, astray=False)
+            return _undeferred(now)
         case e.RescheduleFailed():
-            return _but(now, moving=None, move_step=None, deferred_until=None, forced=False, detail=event.detail)
+            return _undeferred(_but(now, moving=None, move_step=None, forced=False, detail=event.detail))
         case e.OperatorActed():
             return _acted(now, event)
         case e.AppointmentParked():
-            return _but(now, parked=True, parked_reason=event.reason, stopped=True)
+            return _but(now, parked=True, parked_reason=event.reason, stopped=True, astray=False)
         case e.PersonalDataErased():
             # What was erased is gone from the events themselves.
             return now
         case e.AppointmentFailed() | e.AppointmentCancelled():
-            return _but(now, reason=event.reason, forced=False, deferred_until=None)
+            return _undeferred(_but(now, reason=event.reason, forced=False))
         case _:
             # What is left are events of other streams; the table of moves has refused them already.
             raise AssertionError(event)
@@ -285,7 +297,7 @@ def _started(now: Appointment, event: e.StepStarted) -> Appointment:
     step = _but(step, progress=Progress.RUNNING, attempts=event.attempt, due_at=None)
     until = event.at + timedelta(milliseconds=event.timeout_ms) + FLIGHT_GRACE
     flight = InFlight(event.step, event.operation, event.operation_id, event.attempt, until)
-    return _but(_with(now, step, event.operation), in_flight=flight, deferred_until=None)
+    return _undeferred(_but(_with(now, step, event.operation), in_flight=flight))
 
 
 def _succeeded(now: Appointment, event: e.StepSucceeded) -> Appointment:
@@ -366,8 +378,7 @@ def _called_back(now: Appointment, event: e.CallbackReceived) -> Appointment:
 
 
 def _turned_back(now: Appointment, event: e.CancellationRequested | e.CompensationBegun | e.LateSuccess) -> Appointment:
-    now = _but(now, cleanup_until=event.cleanup_until, deferred_until=None)
-    now = _unparked(now)
+    now = _undeferred(_unparked(_but(now, cleanup_until=event.cleanup_until)))
     match event:
         case e.CancellationRequested():
             return _but(
@@ -398,9 +409,57 @@ def _move_requested(now: Appointment, event: e.RescheduleRequested) -> Appointme
         moving=Move(event.start, event.end, event.time_zone, event.deadline_at),
         move_step=None,
         rounds=now.rounds + 1,
-        keys=(*now.keys, ("reschedule", event.key, event.fingerprint)),
+        keys=(*now.keys, ("reschedule", event.key, event.fingerprint)) if event.key else now.keys,
         detail="",
     )
+
+
+def stands_as_booked(details: BookingDetails, booking: ProviderBooking) -> bool:
+    """Whether it stands at these times, to the second, as calendars keep them; times that are not told agree."""
+    pairs = ((details.start, booking.start), (details.end, booking.end))
+    return all(seen is None or seen.replace(microsecond=0) == at.replace(microsecond=0) for at, seen in pairs)
+
+
+def seen_as(seen: ProviderBooking | None) -> str:
+    """What was seen, in words that hold nobody's text."""
+    if seen is None:
+        return "gone from the calendar"
+    if seen.status not in LIVE:
+        return f"{seen.status} in the calendar"
+    times = f", from {seen.start:%Y-%m-%dT%H:%MZ} to {seen.end:%Y-%m-%dT%H:%MZ}" if seen.start and seen.end else ""
+    return f"{seen.status} in the calendar as {seen.provider_ref}{times}"
+
+
+def _observed(now: Appointment, event: e.BookingObserved) -> Appointment:
+    now = _but(now, keys=(*now.keys, ("report", event.key, event.fingerprint)))
+    if now.state in ENDED:
+        # What was seen is taken away by the late success that follows.
+        return now
+    seen, details = event.seen, now.details
+    assert details is not None
+    if event.repair is Repair.PARK:
+        told = f": {event.reason}" if event.reason else ""
+        return _but(now, parked=True, parked_reason=f"{seen_as(seen)}{told}", stopped=False)
+    now = _but(_unparked(now), detail=seen_as(seen))
+    step = _certain(now.booking_step)
+    if seen is None or seen.status not in LIVE:
+        over = {"status": seen.status if seen else BookingStatus.CANCELLED, "etag": seen.etag if seen else None}
+        known = seen or step.booking
+        left = known.model_copy(update={**over, "client_ref": str(now.id)}) if known else None
+        return _but(now, actions=_put(now.actions, _but(step, progress=Progress.GIVEN_UP, booking=left)))
+    there = seen.model_copy(update={"client_ref": str(now.id)})
+    now = _but(now, actions=_put(now.actions, _but(step, progress=Progress.DONE, booking=there)), detail="")
+    if event.repair is Repair.RESTORE:
+        return _but(now, astray=not stands_as_booked(details, seen))
+    told_of = {"start": seen.start, "end": seen.end, "summary": seen.summary}
+    kept = {name: value for name, value in told_of.items() if value is not None}
+    return _but(now, details=details.model_copy(update=kept))
+
+
+def _rebooking(now: Appointment, event: e.RebookingRequested) -> Appointment:
+    gone = now.booking_step
+    again = StepState(gone.name, round=now.rounds + 1, replaced=gone.booking)
+    return _but(now, actions=_put(now.actions, again), rounds=now.rounds + 1, deadline_at=event.deadline_at)
 
 
 def _acted(now: Appointment, event: e.OperatorActed) -> Appointment:
@@ -427,6 +486,10 @@ def _unparked(now: Appointment) -> Appointment:
     return _but(now, parked=False, parked_reason="", stopped=False)
 
 
+def _undeferred(now: Appointment) -> Appointment:
+    return _but(now, deferred_until=None, deferred_since=None)
+
+
 def _fresh_budget(now: Appointment, event: e.OperatorActed) -> Appointment:
     answered = now.stopped
     now = _more_time(_unparked(now), event)
@@ -447,6 +510,7 @@ def _fresh_budget(now: Appointment, event: e.OperatorActed) -> Appointment:
         undos=tuple(map(fresh, now.undos)),
         move_step=fresh(now.move_step) if now.move_step else None,
         deferred_until=None,
+        deferred_since=None,
     )
 
 

@@ -11,15 +11,17 @@ from pydantic import (
     StringConstraints,
     TypeAdapter,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
 from domain.errors import InvalidFields
 from domain.local_time import is_zone
-from domain.provider import Party, Value
+from domain.provider import Party, ProviderBooking, Value
 
 DURATION_MAX = timedelta(days=366)
 YEARS = (1970, 2200)
+SUMMARY_MAX = 255
 
 
 def _printable(text: str) -> str:
@@ -40,7 +42,7 @@ def _utc(instant: datetime) -> datetime:
     return instant.astimezone(UTC)
 
 
-Text255 = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_printable)]
+Text255 = Annotated[str, StringConstraints(min_length=1, max_length=SUMMARY_MAX), AfterValidator(_printable)]
 Reason = Annotated[str, StringConstraints(max_length=500), AfterValidator(_printable)]
 Instant = Annotated[AwareDatetime, AfterValidator(_utc)]
 TimeZoneName = Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(_known_zone)]
@@ -121,6 +123,44 @@ class Act(Value):
     step: Name | None = None
 
 
+class Repair(StrEnum):
+    """What is to come of a booking that was seen otherwise than the log says."""
+
+    ADOPT = "adopt"
+    """The log takes over what was seen."""
+    RESTORE = "restore"
+    """The provider is brought back to what the log says."""
+    PARK = "park"
+    """An operator decides."""
+    REMOVE = "remove"
+    """A leftover of an ended appointment is taken away."""
+
+
+class ReportBooking(Value):
+    """This was seen at the provider (None: nothing was there). Its times are instants, both told or neither."""
+
+    seen: ProviderBooking | None
+    repair: Repair
+    reason: Reason = ""
+
+    @field_validator("seen")
+    @classmethod
+    def _check_seen(cls, seen: ProviderBooking | None) -> ProviderBooking | None:
+        if seen is None:
+            return None
+        if seen.summary is not None:
+            # A stranger's title is taken over as far as a booking may have it.
+            title = "".join(c if c.isprintable() else " " for c in seen.summary[:SUMMARY_MAX])
+            seen = seen.model_copy(update={"summary": title.strip() or None})
+        if (seen.start is None) != (seen.end is None):
+            raise ValueError("start and end are told together, or neither")
+        if seen.start is None or seen.end is None:
+            return seen
+        if seen.start.tzinfo is None or seen.end.tzinfo is None:
+            raise ValueError("start and end need an offset")
+        return seen.model_copy(update={"start": _utc(seen.start), "end": _utc(seen.end)})
+
+
 class Request(Value):
     """Who asks, under which key, in which conversation."""
 
@@ -135,7 +175,7 @@ class Request(Value):
 
 
 T = TypeVar("T")
-Command = BookAppointment | CancelAppointment | RescheduleAppointment | Act
+Command = BookAppointment | CancelAppointment | RescheduleAppointment | Act | ReportBooking
 
 
 def check_times(start: datetime, end: datetime) -> None:

@@ -12,6 +12,7 @@ from domain.commands import (
     CancelAppointment,
     Command,
     OperatorAction,
+    ReportBooking,
     Request,
     RescheduleAppointment,
 )
@@ -19,6 +20,7 @@ from domain.definition import SagaPlan
 from domain.errors import IllegalTransition, KeyReused, StaleVersion, UnknownAppointment
 from domain.identity import fingerprint
 from domain.lifecycle import BACKWARD, ENDED, FORWARD, SETTLED, State
+from domain.observed import reported
 from domain.personal import ERASED
 from domain.provider import BookingDetails
 
@@ -28,6 +30,7 @@ _KINDS: dict[type[Command], str] = {
     CancelAppointment: "cancel",
     RescheduleAppointment: "reschedule",
     Act: "act",
+    ReportBooking: "report",
 }
 """Keys are scoped to the operation: one key may book, and cancel what it booked."""
 
@@ -73,6 +76,8 @@ def decide(state: Appointment, command: Command, request: Request, now: datetime
             return Decided((_reschedule(state, command, now, plan, who),))
         case Act():
             return Decided(_act(state, command, now, plan, who))
+        case ReportBooking():
+            return Decided(reported(state, command, now, plan, who))
         case _:
             assert_never(command)
 
@@ -142,18 +147,13 @@ def _reschedule(
         raise _refuse(state, "reschedule", "when confirmed")
     if state.action(plan.booking_step.name).booking is None:
         raise IllegalTransition("reschedule needs a booking at the provider; this one was completed by hand")
-    deadline = now + timedelta(milliseconds=plan.deadline_ms)
-    if state.details.start > now:
-        deadline = min(deadline, state.details.start)
-    if command.start > now:
-        deadline = min(deadline, command.start)
     return e.RescheduleRequested.model_validate(
         {
             **who,
             "start": command.start,
             "end": command.end,
             "time_zone": command.time_zone or state.details.time_zone,
-            "deadline_at": deadline,
+            "deadline_at": plan.deadline_after(now, state.details.start, command.start),
         }
     )
 

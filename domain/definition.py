@@ -1,6 +1,7 @@
 """A saga's plan as plain data: what the process manager decides by. Written to the log, so it outlives the code."""
 
 import hashlib
+from datetime import datetime, timedelta
 from functools import cached_property
 
 from pydantic import Field
@@ -15,6 +16,14 @@ BOOKING_STEP = "calendar"
 def booking_step_of(digest: str) -> str:
     """The name of the step that makes the booking, in the plan of this digest."""
     return digest.partition("#")[2] or BOOKING_STEP
+
+
+PATIENCE_MAX = timedelta(minutes=1)
+
+
+def patience(since: datetime | None, now: datetime) -> timedelta:
+    """The longer something has lasted, the longer it can wait for the next look: each one leaves an event."""
+    return min((now - since) / 10, PATIENCE_MAX) if since else timedelta()
 
 
 class RetryPolicy(Value):
@@ -75,6 +84,10 @@ class SagaPlan(Value):
             if step.name == name:
                 return step
         raise KeyError(name)
+
+    def deadline_after(self, now: datetime, *starts: datetime) -> datetime:
+        """When what is asked for now must be done. Nobody is told "confirmed" after the appointment has begun."""
+        return min([now + timedelta(milliseconds=self.deadline_ms), *(start for start in starts if start > now)])
 
     @property
     def booking_step(self) -> StepPlan:

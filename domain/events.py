@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from domain.commands import OperatorAction, PolicyOverride
+from domain.commands import OperatorAction, PolicyOverride, Repair
 from domain.provider import BookingDetails, BookingStatus, ProviderBooking, Value
 
 
@@ -88,6 +88,25 @@ class OperatorActed(CommandFact):
     reason: str
     step: str | None = None
     cleanup_until: datetime
+
+
+class BookingObserved(CommandFact):
+    """The booking was seen otherwise than the log says; `seen` is None where nothing was there.
+
+    What the log says already is left out of `seen`: the client reference, and a summary that is the same.
+    """
+
+    type: ClassVar[str] = "booking-observed.v1"
+    repair: Repair
+    reason: str = ""
+    seen: ProviderBooking | None = None
+
+
+class RebookingRequested(Event):
+    """The booking is gone and is to be made again: another operation, with time and attempts of its own."""
+
+    type: ClassVar[str] = "rebooking-requested.v1"
+    deadline_at: datetime
 
 
 class StepStarted(Event):
@@ -312,6 +331,8 @@ FACTS: tuple[type[Event], ...] = (
     CancellationRequested,
     RescheduleRequested,
     OperatorActed,
+    BookingObserved,
+    RebookingRequested,
     StepSucceeded,
     StepPending,
     StepAttemptFailed,

@@ -60,7 +60,7 @@ def _stay(state: State, *events: type[e.Event]) -> dict[type[e.Event], State]:
 
 _LOOKS = (e.BookingFound, e.BookingMissing, e.LookupFailed)
 _WAITS = (e.CallDeferred, e.RetryScheduled, e.StepInDoubt, e.OperatorActed, e.AppointmentParked, e.CallbackReceived)
-_AFTER_THE_END = (e.CallbackReceived, e.PersonalDataErased)
+_AFTER_THE_END = (e.BookingObserved, e.CallbackReceived, e.PersonalDataErased)
 _CALLS = (e.StepStarted, e.StepAttemptFailed, e.CallInterrupted, e.StepSucceeded)
 
 MOVES: dict[State, dict[type[e.Event], State]] = {
@@ -88,6 +88,7 @@ MOVES: dict[State, dict[type[e.Event], State]] = {
     },
     State.CONFIRMED: {
         **_stay(State.CONFIRMED, e.OperatorActed, e.AppointmentParked, *_AFTER_THE_END),
+        e.RebookingRequested: State.BOOKING,
         e.RescheduleRequested: State.RESCHEDULING,
         e.CancellationRequested: State.CANCELLING,
     },
@@ -107,7 +108,7 @@ MOVES: dict[State, dict[type[e.Event], State]] = {
         e.AppointmentCancelled: State.CANCELLED,
     },
     State.CANCELLED: {
-        **_stay(State.CANCELLED, e.CallbackReceived, e.PersonalDataErased),
+        **_stay(State.CANCELLED, *_AFTER_THE_END),
         e.LateSuccess: State.CANCELLING,
     },
 }

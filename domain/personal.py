@@ -22,6 +22,7 @@ PRIVATE: Mapping[type[e.Event], Any] = {
     e.CancellationRequested: {"key", "fingerprint", "reason"},
     e.RescheduleRequested: {"key", "fingerprint"},
     e.OperatorActed: {"key", "fingerprint", "reason"},
+    e.BookingObserved: {"key": True, "fingerprint": True, "reason": True, "seen": {"summary"}},
     e.StepSucceeded: _BOOKING,
     e.StepPending: _BOOKING,
     e.BookingFound: _BOOKING,
@@ -62,7 +63,7 @@ def erased(type_: type[e.Event], fields: dict[str, Any]) -> dict[str, Any]:
     for name in texts:
         if name == "details":
             fields.setdefault("details", {}).setdefault("summary", ERASED)
-        elif name != "booking" and type_.model_fields[name].is_required():
+        elif name not in ("booking", "seen") and type_.model_fields[name].is_required():
             fields.setdefault(name, ERASED)
         elif name == "detail":
             # An event whose detail was sealed had one.

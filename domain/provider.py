@@ -25,6 +25,10 @@ class BookingStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
+LIVE = frozenset({BookingStatus.PENDING, BookingStatus.ACCEPTED})
+"""Somebody's time is taken by a booking in one of these."""
+
+
 class Capabilities(Value):
     """What a provider promises; the saga plans by it. Times in milliseconds."""
 
@@ -153,6 +157,8 @@ class Call(Value):
     timeout_ms: int = Field(gt=0)
     correlation_id: str = ""
     tenant: str = "default"
+    replaces: str | None = None
+    """Etag of the cancelled entry that a create may write over, where the provider keeps such entries."""
 
 
 class Page(Value):

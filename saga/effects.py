@@ -89,15 +89,16 @@ async def _read(state: Appointment, effect: Read, saga: Saga, provider: Provider
 
 def _step_call(state: Appointment, effect: Write | Read, saga: Saga, operation_id: str) -> StepCall:
     assert state.details is not None
+    # Other steps may keep a reference of their own (a deposit's): only the calendar's is the booking.
+    calendar = state.action(next(step.name for step in saga.steps if isinstance(step, CalendarStep)))
     call = Call(
         operation_id=operation_id,
         client_ref=client_ref(state.id),
         timeout_ms=effect.timeout_ms,
         correlation_id=state.correlation_id,
         tenant=state.tenant,
+        replaces=calendar.replaced.etag if calendar.replaced else None,
     )
     details: BookingDetails = state.details
     notice = NOTICES.get(state.state, "appointment.changed")
-    # Other steps may keep a reference of their own (a deposit's): only the calendar's is the booking.
-    calendar = next(step.name for step in saga.steps if isinstance(step, CalendarStep))
-    return StepCall(call, effect.step, details, state.action(calendar).booking, notice)
+    return StepCall(call, effect.step, details, calendar.booking, notice)

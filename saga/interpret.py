@@ -5,9 +5,10 @@ from typing import assert_never
 
 from domain import events as e
 from domain.appointment import Appointment, Progress, StepState
-from domain.definition import SagaPlan, StepPlan
+from domain.definition import SagaPlan, StepPlan, patience
 from domain.lifecycle import BACKWARD, ENDED, FORWARD, SETTLED, State
 from domain.provider import (
+    LIVE,
     BookingStatus,
     Confirmed,
     Found,
@@ -19,9 +20,6 @@ from domain.provider import (
     Unknown,
 )
 from saga.inputs import CalledBack, CallEnded, ReadEnded
-
-LIVE = frozenset({BookingStatus.PENDING, BookingStatus.ACCEPTED})
-PATIENCE_MAX = timedelta(minutes=1)
 
 
 def call_ended(state: Appointment, ended: CallEnded, now: datetime, plan: SagaPlan) -> tuple[e.Event, ...]:
@@ -132,6 +130,9 @@ def read_ended(state: Appointment, ended: ReadEnded, now: datetime, plan: SagaPl
         return ()
     outcome = ended.outcome
     match outcome:
+        case Found(booking=booking) if _is_replaced(looked_for, booking):
+            # What another was to be made in place of: it says only that the other is not to be seen.
+            return (_missing(state, looked_for, step, ended.began, now),)
         case Found():
             return _found(state, looked_for, step, ended, now)
         case Missing():
@@ -140,10 +141,15 @@ def read_ended(state: Appointment, ended: ReadEnded, now: datetime, plan: SagaPl
             return (_missing(state, looked_for, step, ended.began, now, believed),)
         case Retryable() | Unknown() | Rejected():
             wait_ms = max(getattr(outcome, "retry_after_ms", None) or 0, step.poll_ms, step.settle_ms // 2)
-            look_at = now + max(timedelta(milliseconds=wait_ms), _patience(looked_for, now))
+            look_at = now + max(timedelta(milliseconds=wait_ms), patience(looked_for.doubt_since, now))
             return (e.LookupFailed(at=now, step=step.name, reason=outcome.reason, look_at=look_at),)
         case _:
             assert_never(outcome)
+
+
+def _is_replaced(looked_for: StepState, booking: ProviderBooking) -> bool:
+    replaced = looked_for.replaced
+    return replaced is not None and booking.provider_ref == replaced.provider_ref and booking.status not in LIVE
 
 
 def _polled(state: Appointment, ended: ReadEnded, now: datetime) -> tuple[e.Event, ...]:
@@ -213,7 +219,7 @@ def _missing(
     # A search may lag behind a callback.
     told = doubted.booking is not None and doubted.booking.status in LIVE
     trusted = believed and began >= settled_at and not told
-    again = now + max(timedelta(milliseconds=max(step.settle_ms, step.poll_ms)), _patience(doubted, now))
+    again = now + max(timedelta(milliseconds=max(step.settle_ms, step.poll_ms)), patience(doubted.doubt_since, now))
     look_at = now if trusted else settled_at if now < settled_at < again else again
     return e.BookingMissing(at=now, step=step.name, trusted=trusted, look_at=look_at)
 
@@ -225,11 +231,6 @@ def _settled_at(state: Appointment, doubted: StepState, step: StepPlan, began: d
     return max(settled_at, deadline_at) if doubted.in_flight_seen and deadline_at is not None else settled_at
 
 
-def _patience(doubted: StepState, now: datetime) -> timedelta:
-    """The longer a doubt has lasted, the longer it can wait for the next look: each one leaves an event."""
-    return min((now - doubted.doubt_since) / 10, PATIENCE_MAX) if doubted.doubt_since else timedelta()
-
-
 def called_back(state: Appointment, told: CalledBack, now: datetime, plan: SagaPlan) -> tuple[e.Event, ...]:
     """Facts of a callback; none for a duplicate, or for what is known already (our own writes included).
 
@@ -238,6 +239,8 @@ def called_back(state: Appointment, told: CalledBack, now: datetime, plan: SagaP
     step = plan.booking_step.name
     known = state.action(step).booking
     another = known is not None and known.provider_ref != told.provider_ref
+    if (known is None or another) and _of_the_replaced(state, told, step):
+        return ()
     if told.webhook_id in state.webhooks or (known is not None and not another and told.version <= known.version):
         return ()
     if another and (told.status not in LIVE or state.state not in BACKWARD | ENDED):
@@ -257,6 +260,14 @@ def called_back(state: Appointment, told: CalledBack, now: datetime, plan: SagaP
         booking = known.model_copy(update={"status": told.status, "version": told.version, "etag": None})
     consequence = _consequence(state, step, booking, now, plan)
     return () if another and not consequence else (fact, *consequence)
+
+
+def _of_the_replaced(state: Appointment, told: CalledBack, step: str) -> bool:
+    """Another is made in its place: what is said of the old one comes late, until the other has ended as well."""
+    replaced = state.action(step).replaced
+    if replaced is None or told.provider_ref != replaced.provider_ref:
+        return False
+    return state.state not in ENDED or told.version <= replaced.version
 
 
 def _consequence(

@@ -9,7 +9,7 @@ from typing import Literal, assert_never
 
 from domain import events as e
 from domain.appointment import Appointment, Progress, StepState
-from domain.definition import RetryPolicy, SagaPlan, StepPlan
+from domain.definition import RetryPolicy, SagaPlan, StepPlan, patience
 from domain.identity import operation_id
 from domain.lifecycle import BACKWARD, FORWARD, SETTLED, State
 from domain.provider import BookingStatus
@@ -54,8 +54,10 @@ class Course:
 def next_move(view: View) -> Move:
     """What the state asks for now."""
     state = view.state
-    if state.parked or state.state in SETTLED:
+    if state.parked:
         return None
+    if state.state in SETTLED:
+        return _parked_astray(view) if state.astray and state.state is State.CONFIRMED else None
     if state.in_flight is not None:
         return Wake(state.in_flight.until)
     if state.forced:
@@ -65,6 +67,12 @@ def next_move(view: View) -> Move:
     if state.state in BACKWARD:
         return _backward(view)
     return _reschedule(view)
+
+
+def _parked_astray(view: View) -> e.Event:
+    """It could not be moved back: to leave it confirmed would say that it stands where it does not."""
+    detail = f": {view.state.detail}" if view.state.detail else ""
+    return e.AppointmentParked(at=view.now, reason=f"it could not be moved back to its times{detail}")
 
 
 def _forced(view: View) -> Move:
@@ -195,9 +203,13 @@ def _held(view: View, course: Course) -> e.Event | Wake | None:
     hold = view.gates(course.step.target)
     if hold is None:
         return None
-    until = hold.until or view.now
-    if hold.reason == "circuit_open" and view.state.deferred_until != until:
-        return e.CallDeferred(at=view.now, step=course.step.name, until=until, reason=hold.reason)
+    until, known = hold.until or view.now, view.state.deferred_until
+    if hold.reason == "circuit_open":
+        if known is not None and view.now < known:
+            until = known
+        elif known != until:
+            until = max(until, view.now + patience(view.state.deferred_since, view.now))
+            return e.CallDeferred(at=view.now, step=course.step.name, until=until, reason=hold.reason)
     return Wake(min(until, course.deadline_at), course.step.target, course.deadline_at)
 
 
@@ -207,7 +219,7 @@ def _launch(view: View, course: Course) -> Move:
         return held
     step, now = course.step, view.now
     timeout_ms = _timeout_ms(view, course)
-    rounds = 0 if course.operation is e.Operation.ACTION else view.state.rounds
+    rounds = course.at.round if course.operation is e.Operation.ACTION else view.state.rounds
     call = operation_id(view.state.id, step.name, course.operation, rounds)
     attempt = course.at.attempts + 1
     started = e.StepStarted(

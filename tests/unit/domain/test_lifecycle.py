@@ -41,9 +41,9 @@ def test_every_state_can_be_reached_and_left_but_for_the_ends() -> None:
         assert any(after is not state for after in MOVES[state].values()), state
 
 
-def test_an_ended_appointment_takes_callbacks_a_late_success_and_an_erasure_and_nothing_else() -> None:
+def test_an_ended_appointment_takes_callbacks_reports_a_late_success_and_an_erasure_and_nothing_else() -> None:
     for state in ENDED:
-        assert set(MOVES[state]) == {e.CallbackReceived, e.LateSuccess, e.PersonalDataErased}
+        assert set(MOVES[state]) == {e.BookingObserved, e.CallbackReceived, e.LateSuccess, e.PersonalDataErased}
 
 
 def test_every_event_of_an_appointment_is_legal_somewhere_and_the_others_nowhere() -> None:
