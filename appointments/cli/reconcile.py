@@ -189,7 +189,7 @@ def _shown(report: Report) -> RenderableType:
     more = [Text(f"{left} more: --format csv --output FILE holds all of them")] if left > 0 else []
     more += [Text(f"not checked: {one.appointment or one.provider_ref}: {one.reason}") for one in report.unchecked[:20]]
     if report.note:
-        more.append(Text(f"the whole calendar was read: {report.note}"))
+        more.append(Text(f"note: {report.note}"))
     return Group(*((made, Text("")) if report.findings else ()), facts, *more, _verdict(report))
 
 

@@ -10,8 +10,9 @@ from domain.errors import ProviderUnavailable
 from domain.provider import Call, Found, Missing, Page, Provider, ProviderBooking, ReadOutcome
 from projections.reconciliation.intended import Scope
 
-PAGE = 1_000
-"""Bookings asked for at once; a CalDAV server walks the whole calendar for each page."""
+PAGES = (1_000, 100, 10)
+"""Bookings asked for at once: many, as a CalDAV server walks the whole calendar for each page; fewer where an answer of
+so many is of no use, as it may be too long."""
 PAGES_MAX = 100_000
 LISTING_TIMEOUT_MS = 60_000
 LOOK_TIMEOUT_MS = 10_000
@@ -26,8 +27,9 @@ class Unsure(Exception):
 async def pages(provider: Provider, scope: Scope, token: str | None = None) -> AsyncIterator[Page]:
     """Every page from `token` on. Raises `SyncExpired` or `ProviderUnavailable`."""
     call = Call(operation_id=OPERATION, client_ref=OPERATION, timeout_ms=LISTING_TIMEOUT_MS, tenant=scope.tenant)
+    sizes = list(PAGES)
     for _ in range(PAGES_MAX):
-        page = await provider.listing(call, scope.calendar, token, PAGE)
+        page = await _page(provider, call, scope, token, sizes)
         yield page
         if not page.more:
             return
@@ -35,6 +37,15 @@ async def pages(provider: Provider, scope: Scope, token: str | None = None) -> A
             raise ProviderUnavailable(f"{provider.name}: the listing says there is more, and not where it goes on")
         token = page.next_token
     raise ProviderUnavailable(f"{provider.name}: the listing has no end")
+
+
+async def _page(provider: Provider, call: Call, scope: Scope, token: str | None, sizes: list[int]) -> Page:
+    while len(sizes) > 1:
+        try:
+            return await provider.listing(call, scope.calendar, token, sizes[0])
+        except ProviderUnavailable:
+            del sizes[0]
+    return await provider.listing(call, scope.calendar, token, sizes[0])
 
 
 async def look(

@@ -124,7 +124,7 @@ class Report(Value):
     ended: datetime
     mode: Literal["full", "changes"]
     note: str = ""
-    """Why the whole calendar was read although changes were asked for."""
+    """What to know about it: why the whole calendar was read although changes were asked for; that it is empty."""
     listed: int
     """Bookings that the provider listed."""
     strangers: int = 0

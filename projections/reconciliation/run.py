@@ -58,6 +58,8 @@ async def reconcile(sides: Sides, wanted: Wanted, bookmarks: Bookmarks | None = 
     mode: Literal["full", "changes"] = "changes" if survey is not None else "full"
     if survey is None:
         survey = await read_all(sides, scope, rules, told)
+        if not survey.listed and not survey.known:
+            note = "neither the log nor the provider has anything in this calendar"
     tally = _Tally(wanted.with_matched)
     tally.begin(survey)
     await _look_again(_Looking(sides, scope, rules, tally), survey.subjects, told)

@@ -36,6 +36,8 @@ class Survey:
     matched: list[Record] = field(default_factory=list)
     unreadable: frozenset[UUID] = frozenset()
     in_progress: int = 0
+    known: int = 0
+    """Appointments that the log has in this calendar."""
     listed: int = 0
     token: str | None = None
 
@@ -115,6 +117,7 @@ class _Sorting:
             matched,
             frozenset(self.log.unreadable),
             in_progress=len(quiet) - len(matched),
+            known=len(self.log.records),
         )
 
     def _judge(self, id: UUID, record: Record, there: tuple[ProviderBooking, ...]) -> None:

@@ -121,6 +121,7 @@ async def test_commands_that_go_on_meanwhile_make_no_finding(desk: Desk) -> None
     seed = time.time_ns() % 10_000
     print(f"seed {seed}")
     booked = await desk.book_many(120)  # two pages
+    desk.mock.script("list", "delayed", times=-1, delay_ms=60)
     over = asyncio.Event()
 
     async def client(number: int) -> None:

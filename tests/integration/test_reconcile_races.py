@@ -8,7 +8,9 @@ import pytest
 
 from appointments import Orchestrator, Settings
 from appointments.views import Appointment
+from domain.errors import ProviderUnavailable
 from domain.provider import BookingStatus, Call, Page, ProviderBooking, ReadOutcome
+from projections.reconciliation.calendar import PAGES
 from projections.reconciliation.model import Kind, Proposal, Report
 from projections.reconciliation.run import ROUNDS_MAX, Wanted, reconcile
 from projections.reconciliation.survey import Sides
@@ -133,6 +135,27 @@ async def test_a_leftover_of_an_ended_appointment_is_to_be_removed(office: Offic
     assert report.findings[0].event is not None
     assert report.findings[0].event.type == "appointment-cancelled.v1"
     assert report.findings[0].attempted.operation == "compensation"
+
+
+async def test_a_listing_that_is_too_long_is_asked_for_in_smaller_pages(office: Office) -> None:
+    await office.book()
+    asked: list[int] = []
+    listing = office.provider.listing
+
+    async def short(call: Call, calendar: str, token: str | None = None, limit: int = 100) -> Page:
+        asked.append(limit)
+        if limit > 100:
+            raise ProviderUnavailable("too long")
+        return await listing(call, calendar, token, limit)
+
+    office.provider.listing = short  # type: ignore[method-assign]
+    assert (await office.compared()).counts[Kind.MATCHED] == 1
+    assert asked == list(PAGES[:2])
+
+
+async def test_a_calendar_that_nobody_knows_is_said_to_be_empty(office: Office) -> None:
+    report = await office.compared()
+    assert (report.agrees, report.note) == (True, "neither the log nor the provider has anything in this calendar")
 
 
 async def test_another_tenants_booking_is_neither_ours_nor_unknown(office: Office) -> None:
