@@ -17,10 +17,10 @@ from appointments.cli.command import command
 from appointments.cli.ending import ExitCode
 from appointments.cli.progress import ProgressReport
 from appointments.cli.session import Session
+from appointments.reconciling import bookmarks
 from domain.commands import parse
 from domain.errors import InvalidFields
 from projections.reconciliation import healing
-from projections.reconciliation.bookmarks import Bookmarks
 from projections.reconciliation.model import Finding, Kind, Policy, Report
 from projections.reconciliation.page import page
 from projections.reconciliation.run import Wanted
@@ -101,19 +101,11 @@ async def _compared(session: Session, wanted: Wanted) -> Report:
         try:
             with Shown(session) as shown:
                 sides = Sides(store, provider, clock.now)
-                return await compare(sides, wanted, bookmarks(session), shown.told)
+                return await compare(sides, wanted, bookmarks(settings), shown.told)
         finally:
             await provider.close()
     finally:
         await store.close()
-
-
-def bookmarks(session: Session) -> Bookmarks | None:
-    """Beside the log; a log in memory has none."""
-    if session.settings.store == "memory:":
-        return None
-    log = bootstrap.store_path(session.settings)
-    return Bookmarks(log.with_name(f"{log.name}.views") / "reconciliation.json")
 
 
 class Shown:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from domain.lifecycle import ENDED, State
-from domain.provider import ProviderBooking
+from domain.provider import LIVE, BookingStatus, ProviderBooking
 from projections.health import OVERDUE_AFTER
-from projections.reconciliation.intended import LIVE, Intended, text_hash
+from projections.reconciliation.intended import Intended, text_hash
 from projections.reconciliation.model import Attempted, Difference, Finding, Kind, Policy, Proposal
 
 
@@ -99,7 +99,9 @@ class _Case:
         if not self.live:
             return self._missing()
         fields = differences(intended, self.live[0])
-        return self._drifted(fields) if fields else self.matched(self.live[0])
+        if fields or self.live[0].provider_ref != intended.provider_ref:
+            return self._drifted(fields)
+        return self.matched(self.live[0])
 
     def matched(self, booking: ProviderBooking | None) -> Finding:
         """It is as it should be."""
@@ -146,13 +148,18 @@ class _Case:
         return self._told(Kind.MISSING, detail, Proposal(self.rules.policy), self.over, fields)
 
     def _drifted(self, fields: tuple[Difference, ...]) -> Finding:
-        booking = self.live[0]
-        names = {difference.field for difference in fields}
-        detail, repair = "edited in the calendar: " + ", ".join(sorted(names)), Proposal(self.rules.policy)
+        booking, policy = self.live[0], self.rules.policy
+        names = sorted(difference.field for difference in fields)
+        elsewhere = booking.provider_ref != self.intended.provider_ref
+        told = [*names, *(["it stands under another reference than the log knows"] if elsewhere else [])]
+        detail, repair = "edited in the calendar: " + ", ".join(told), Proposal(policy)
         if booking.etag is not None and booking.etag == self.intended.etag:
-            detail = "not edited since it was written: the provider keeps it otherwise: " + ", ".join(sorted(names))
+            detail = "not edited since it was written; the provider keeps it otherwise: " + ", ".join(told)
             repair = Proposal.BY_HAND
-        elif self.rules.policy is Policy.RESTORE and not names & {"start", "end"}:
+        elif policy is not Policy.PARK and booking.status is BookingStatus.PENDING:
+            detail += "; the provider has not settled it"
+            repair = Proposal.BY_HAND
+        elif policy is Policy.RESTORE and names == ["summary"] and not elsewhere:
             detail += "; a provider takes times back, no other field"
             repair = Proposal.BY_HAND
         return self._told(Kind.DRIFTED, detail, repair, booking, fields)

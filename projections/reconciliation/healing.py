@@ -8,20 +8,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from uuid import UUID
 
-from domain.commands import Act, OperatorAction
-from domain.provider import ProviderBooking
+from pydantic import ValidationError
+
+from domain.commands import Act, OperatorAction, Repair, ReportBooking
 from projections.reconciliation.model import Finding, Kind, Proposal
 
-OBSERVED = frozenset({Proposal.ADOPT, Proposal.RESTORE, Proposal.PARK, Proposal.REMOVE})
+REPORTED = frozenset({Proposal.ADOPT, Proposal.RESTORE, Proposal.PARK, Proposal.REMOVE})
 REASON_MAX = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """What was seen at the provider, told to the appointment, and what is to come of it. None: nothing was there."""
-
-    seen: ProviderBooking | None
-    repair: Proposal
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +24,9 @@ class Cure:
     appointment: UUID
     version: int
     """The version that was compared; the command is for no other."""
-    command: Act | Observation
+    command: Act | ReportBooking
     reason: str
     key: str
-    finding: Finding
 
     @property
     def word(self) -> str:
@@ -47,23 +39,24 @@ def plan(findings: Iterable[Finding]) -> tuple[Cure, ...]:
 
     A finding that was read back from a file has lost what was seen: then only an absence can be told.
     """
-    return tuple(
-        _cure(finding, finding.appointment)
-        for finding in findings
-        if finding.appointment is not None
-        and (
-            finding.repair is Proposal.RETRY
-            or (finding.repair in OBSERVED and (finding.seen is not None or finding.kind is Kind.MISSING))
-        )
-    )
+    cures = (_cure(finding, finding.appointment) for finding in findings if finding.appointment is not None)
+    return tuple(cure for cure in cures if cure is not None)
 
 
-def _cure(finding: Finding, appointment: UUID) -> Cure:
+def _cure(finding: Finding, appointment: UUID) -> Cure | None:
     reason = f"reconciliation: {finding.kind}: {finding.detail}"[:REASON_MAX]
-    command: Act | Observation = Observation(finding.seen, finding.repair)
+    command: Act | ReportBooking
     if finding.repair is Proposal.RETRY:
         command = Act(action=OperatorAction.RETRY, reason=reason)
-    return Cure(appointment, finding.version, command, reason, _key(finding), finding)
+    elif finding.repair in REPORTED and (finding.seen is not None or finding.kind is Kind.MISSING):
+        try:
+            repair = Repair(finding.repair)
+            command = ReportBooking(seen=finding.seen, repair=repair, reason=reason)
+        except ValidationError:  # an entry that no command takes, such as one with a start and no end
+            return None
+    else:
+        return None
+    return Cure(appointment, finding.version, command, reason, _key(finding))
 
 
 def _key(finding: Finding) -> str:

@@ -14,12 +14,11 @@ from domain.appointment import Appointment, evolve
 from domain.errors import HistoryError
 from domain.lifecycle import SETTLED, State
 from domain.personal import ERASED
-from domain.provider import BookingStatus
+from domain.provider import LIVE, BookingStatus
 from projections.reconciliation.model import Attempted, Origin
 from store.mapper import decode
 from store.port import OpenWork, RecordedEvent, Store, whole_log
 
-LIVE = (BookingStatus.PENDING, BookingStatus.ACCEPTED)
 NOTHING_YET = Origin(0, "", datetime.min.replace(tzinfo=UTC))
 
 

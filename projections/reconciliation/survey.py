@@ -6,11 +6,11 @@ from datetime import datetime
 from uuid import UUID
 
 from domain.lifecycle import State
-from domain.provider import Provider, ProviderBooking
+from domain.provider import LIVE, Provider, ProviderBooking
 from projections.reconciliation.bookmarks import Bookmark, Subject
 from projections.reconciliation.calendar import pages
 from projections.reconciliation.classify import Rules, classify
-from projections.reconciliation.intended import LIVE, Log, Record, Scope, read_log
+from projections.reconciliation.intended import Log, Record, Scope, read_log
 from projections.reconciliation.model import Kind
 from store.port import Store
 

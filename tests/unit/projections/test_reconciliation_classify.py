@@ -72,7 +72,8 @@ UNFINISHED = {"state": State.BOOKING, "provider_ref": None, "work": True, "due_a
     ("wanted", "bookings", "kind"),
     [
         (intended(), (there(),), Kind.MATCHED),
-        (intended(), (GONE, there(provider_ref="ref-2")), Kind.MATCHED),
+        (intended(), (GONE, there(provider_ref="ref-2")), Kind.DRIFTED),
+        (intended(provider_ref="ref-2"), (GONE, there(provider_ref="ref-2")), Kind.MATCHED),
         (intended(), (), Kind.MISSING),
         (intended(), (GONE,), Kind.MISSING),
         (intended(), (there(status=BookingStatus.REJECTED),), Kind.MISSING),
@@ -163,6 +164,20 @@ def test_what_cannot_be_restored_is_for_a_person() -> None:
     assert found(past, rules=under(Policy.ADOPT)).repair is Proposal.ADOPT
     assert found(intended(), there(summary="other"), rules=under(Policy.RESTORE)).repair is Proposal.BY_HAND
     assert found(intended(), there(summary="other"), rules=under(Policy.ADOPT)).repair is Proposal.ADOPT
+
+
+def test_what_the_provider_has_not_settled_can_only_be_parked() -> None:
+    for policy, repair in ((Policy.ADOPT, "by_hand"), (Policy.RESTORE, "by_hand"), (Policy.PARK, "park")):
+        assert found(intended(), there(status=BookingStatus.PENDING), rules=under(policy)).repair == repair
+
+
+@pytest.mark.parametrize("known", ["ref-1", None])
+def test_a_booking_under_another_reference_is_told_to_the_log(known: str | None) -> None:
+    """A cancel would look for it at the old place, and leave it."""
+    for policy in Policy:
+        finding = found(intended(provider_ref=known), there(provider_ref="ref-2"), rules=under(policy))
+        assert (finding.kind, finding.fields, finding.repair) == (Kind.DRIFTED, (), policy)
+        assert "another reference" in finding.detail
 
 
 def test_each_leftover_of_an_ended_appointment_is_to_be_removed() -> None:

@@ -12,11 +12,11 @@ from uuid import UUID
 
 import pytest
 
-from domain.commands import Act, OperatorAction
+from domain.commands import Act, OperatorAction, Repair, ReportBooking
 from domain.events import Operation
 from domain.provider import BookingStatus, ProviderBooking
 from projections.reconciliation.bookmarks import OPEN_MAX, Bookmark, Bookmarks, Subject
-from projections.reconciliation.healing import REASON_MAX, Observation, plan
+from projections.reconciliation.healing import REASON_MAX, plan
 from projections.reconciliation.intended import Scope
 from projections.reconciliation.model import (
     Attempted,
@@ -33,7 +33,12 @@ from projections.reconciliation.table import COLUMNS, to_csv
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 SEEN = ProviderBooking(
-    provider_ref="ref-1", client_ref="c", status=BookingStatus.ACCEPTED, start=NOON, summary="Ms Pat Example"
+    provider_ref="ref-1",
+    client_ref="c",
+    status=BookingStatus.ACCEPTED,
+    start=NOON,
+    end=NOON + timedelta(hours=1),
+    summary="Ms Pat Example",
 )
 EVIL = "=cmd|' /C calc'!A0<script>alert(1)</script>\"'"
 SCOPE = Scope("main", "main", "default")
@@ -182,7 +187,8 @@ def test_a_plan_holds_a_command_for_what_a_program_may_mend() -> None:
     ]
     cures = plan([*findings, finding(appointment=None, repair=Proposal.REMOVE)])
     assert [cure.word for cure in cures] == ["restore", "retry"]
-    assert cures[0].command == Observation(SEEN, Proposal.RESTORE)
+    assert isinstance(cures[0].command, ReportBooking)
+    assert (cures[0].command.seen, cures[0].command.repair) == (SEEN, Repair.RESTORE)
     assert isinstance(cures[1].command, Act)
     assert cures[1].command.action is OperatorAction.RETRY
     assert (cures[0].version, cures[0].appointment) == (6, UUID(int=7))
@@ -209,7 +215,12 @@ def test_the_same_finding_has_the_same_key_and_another_one_another() -> None:
 
 def test_what_was_read_back_from_a_file_has_no_plan_but_for_an_absence() -> None:
     read = Report.model_validate_json(report(finding(), finding(kind=Kind.MISSING)).model_dump_json())
-    assert [cure.finding.kind for cure in plan(read.findings)] == [Kind.MISSING]
+    assert [cure.key.split("-")[1] for cure in plan(read.findings)] == ["missing"]
+
+
+def test_what_no_command_takes_is_left_to_a_person() -> None:
+    half = SEEN.model_copy(update={"start": NOON, "end": None})
+    assert plan([finding(seen=half)]) == ()
 
 
 def test_a_reason_is_cut_to_what_a_command_takes() -> None:

@@ -1,0 +1,89 @@
+"""What a reconciliation needs beside its two sides: where bookmarks are kept, and how a plan becomes commands."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Literal
+from uuid import UUID
+
+from appointments import bootstrap
+from appointments.settings import Settings
+from appointments.views import Appointment
+from domain.errors import CommandRefused, HistoryError
+from domain.lifecycle import Phase
+from domain.provider import Value
+from projections.reconciliation.bookmarks import Bookmarks
+from projections.reconciliation.healing import Cure
+
+AT_ONCE = 16
+"""Commands that are given at once."""
+
+Give = Callable[[Cure], Awaitable[Appointment]]
+
+
+class Healed(Value):
+    """One command of a plan, and what came of it."""
+
+    appointment: UUID
+    command: str
+    """adopt | restore | park | remove | retry."""
+    reason: str
+    key: str
+    outcome: Literal["planned", "given", "repeated", "refused", "failed"]
+    """`repeated`: it was given before, and nothing was done now."""
+    detail: str = ""
+    """The state that it came to, or why not."""
+
+    @property
+    def well(self) -> bool:
+        """It was given and has not come to a bad end; what is still in progress may yet."""
+        return self.outcome in ("given", "repeated")
+
+
+def bookmarks(settings: Settings) -> Bookmarks | None:
+    """Beside the log that the settings name; a log in memory has none."""
+    if settings.store == "memory:":
+        return None
+    log = bootstrap.store_path(settings)
+    return Bookmarks(log.with_name(f"{log.name}.views") / "reconciliation.json")
+
+
+async def give_all(cures: Sequence[Cure], give: Give, told: Callable[[str, int, int], None]) -> tuple[Healed, ...]:
+    """Give every command of a plan; one that is refused keeps no other from being given."""
+    healed: dict[int, Healed] = {}
+    waiting = iter(enumerate(cures))
+
+    async def work() -> None:
+        for place, cure in waiting:
+            healed[place] = await _given(cure, give)
+            told("healing", len(healed), len(cures))
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(AT_ONCE, len(cures))):
+            group.create_task(work())
+    return tuple(healed[place] for place in range(len(cures)))
+
+
+def planned(cure: Cure, outcome: str = "planned", detail: str = "") -> Healed:
+    """A command of a plan, as what came of it is told."""
+    return Healed.model_validate(
+        {
+            "appointment": cure.appointment,
+            "command": cure.word,
+            "reason": cure.reason,
+            "key": cure.key,
+            "outcome": outcome,
+            "detail": detail,
+        }
+    )
+
+
+async def _given(cure: Cure, give: Give) -> Healed:
+    try:
+        seen = await give(cure)
+    except CommandRefused as refused:
+        return planned(cure, "refused", refused.detail)
+    except HistoryError:
+        return planned(cure, "failed", "its history cannot be read")
+    going_on = ", still in progress" if seen.phase is Phase.IN_PROGRESS and not seen.parked else ""
+    state = f"{seen.state}{', parked' if seen.parked else ''}{going_on}"
+    return planned(cure, "repeated" if seen.replayed else "given", state)
