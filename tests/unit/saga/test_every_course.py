@@ -9,8 +9,18 @@ from given_when_then import BOOK, MOVE, NEW_END, NEW_START, booking
 from world import World, plan_of
 
 from domain.appointment import StepState
-from domain.commands import Act, CancelAppointment, OperatorAction, Request
-from domain.provider import BookingStatus, Confirmed, Found, Missing, Pending, Rejected, Retryable, Unknown
+from domain.commands import Act, CancelAppointment, OperatorAction, Repair, ReportBooking, Request
+from domain.provider import (
+    BookingStatus,
+    Confirmed,
+    Found,
+    Missing,
+    Pending,
+    ProviderBooking,
+    Rejected,
+    Retryable,
+    Unknown,
+)
 from saga.inputs import Asked, CalledBack, Due
 
 WORLDS_MAX = 1_500
@@ -20,6 +30,10 @@ Input = Callable[[World], None]
 
 def _act(action: OperatorAction) -> Input:
     return lambda world: world.ask(Act(action=action, reason="because"))
+
+
+def _seen(seen: ProviderBooking | None, repair: Repair) -> Input:
+    return lambda world: world.ask(ReportBooking(seen=seen, repair=repair))
 
 
 def _called_back(status: BookingStatus) -> Input:
@@ -71,6 +85,8 @@ ALWAYS: dict[str, Input] = {
     "reschedule": lambda world: world.ask(MOVE),
     **{str(action): _act(action) for action in OperatorAction},
     **{f"told_{status}": _called_back(status) for status in BookingStatus},
+    **{f"gone_{repair}": _seen(None, repair) for repair in Repair},
+    **{f"moved_{repair}": _seen(booking("accepted", 5, "bk-1", NEW_START, NEW_END), repair) for repair in Repair},
     "past_deadline": _later(21_000),
     "past_cleanup": _later(700_000),
     "busy": _gates("busy"),
@@ -99,7 +115,8 @@ def _step(step: StepState, now: datetime) -> tuple[object, ...]:
     seen = step.booking.status if step.booking else None
     kind = step.failure.kind if step.failure else None
     doubted, due = step.doubt_since is not None, _past(step.due_at, now)
-    return step.name, step.progress, step.spent, doubted, seen, kind, step.give_up, due
+    again = step.round > 0
+    return step.name, step.progress, step.spent, doubted, seen, kind, step.give_up, due, again
 
 
 def outline(world: World) -> tuple[object, ...]:
@@ -107,7 +124,7 @@ def outline(world: World) -> tuple[object, ...]:
     state, now = world.state, world.now
     flight = (state.in_flight.step, state.in_flight.operation) if state.in_flight else None
     return (
-        (state.state, state.parked, state.forced, flight, state.reason),
+        (state.state, state.parked, state.forced, state.astray, flight, state.reason),
         tuple(_step(step, now) for step in (*state.actions, *state.undos)),
         _step(state.move_step, now) if state.move_step else None,
         (_past(state.deadline_at, now), _past(state.cleanup_until, now)),
@@ -131,6 +148,9 @@ STARTS = {
     "confirmed": ("confirmed", "confirmed", "confirmed"),
     "moving": ("confirmed", "confirmed", "confirmed", "reschedule"),
     "move_unknown": ("confirmed", "confirmed", "confirmed", "reschedule", "unknown", "due", "unknown", "due"),
+    "restoring": ("confirmed", "confirmed", "confirmed", "moved_restore"),
+    "rebooking": ("confirmed", "confirmed", "confirmed", "gone_restore"),
+    "rebooking_unknown": ("confirmed", "confirmed", "confirmed", "gone_restore", "unknown", "due", "unknown", "due"),
     "cancelling": ("confirmed", "confirmed", "confirmed", "cancel"),
     "cancelled": ("confirmed", "cancel", "confirmed", "confirmed"),
 }

@@ -40,6 +40,7 @@ class World:
     confirmations: int = 0
     ends: int = 0
     late: int = 0
+    rebookings: int = 0
     keys: int = 0
 
     def copy(self) -> "World":
@@ -129,6 +130,7 @@ class World:
         self.ends += sum(isinstance(event, e.AppointmentFailed | e.AppointmentCancelled) for event in turned.events)
         self.confirmations += sum(isinstance(event, e.AppointmentConfirmed) for event in turned.events)
         assert self.ends <= 1 + self.late
-        assert self.confirmations <= 1
+        self.rebookings += sum(isinstance(event, e.RebookingRequested) for event in turned.events)
+        assert self.confirmations <= 1 + self.rebookings
         if turned.state.state in ENDED:
             assert turned.state.reason is not None
