@@ -1,20 +1,21 @@
 """WebDAV requests and multistatus answers that a CalDAV listing needs (RFC 4918, 4791, 6578).
 
-Answers are parsed by the `caldav` library, which knows the ways servers bend them; it resolves no entities.
+Answers are read as a stream of elements: no tree is built, however long they are, and a document type is refused, so
+that no entity is ever resolved.
 """
 
 import re
-from dataclasses import dataclass
-from types import SimpleNamespace
+from dataclasses import dataclass, field
+from urllib.parse import unquote
+from xml.parsers import expat
 from xml.sax.saxutils import escape
-
-from caldav.response import DAVResponse
 
 from providers.exchange import Answer
 from providers.outcomes import printable
 
 XML = {"Content-Type": "application/xml; charset=utf-8"}
 NAME_MAX = 1_024
+DEPTH_MAX = 100
 _HEAD = '<?xml version="1.0" encoding="utf-8"?>'
 _PRECONDITION = re.compile(rb"<(?:\w+:)?error\b[^>]*>\s*<(?:\w+:)?([A-Za-z-]{1,60})")
 _NAMES = 'xmlns:D="DAV:" xmlns:C="urn:ietf:params:xml:ns:caldav"'
@@ -25,7 +26,7 @@ class BadMultistatus(ValueError):
     """The answer is no multistatus that can be read."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Resource:
     """One member of a collection; `body` is there where it was asked for."""
 
@@ -64,18 +65,11 @@ def multiget_request(paths: tuple[str, ...]) -> bytes:
 
 def read_multistatus(answer: Answer) -> Changes:
     """Read a multistatus answer; raises `BadMultistatus`."""
+    reader = _Reader()
     try:
-        response = DAVResponse(_as_response(answer))
-        # the library takes any XML, and reads a whole calendar that is empty out of an error page
-        if response.tree is None or next(response.tree.iter("{DAV:}multistatus"), None) is None:
-            raise ValueError("the answer holds no multistatus")
-        parsed = response.parse_sync_collection()
-        present = tuple(
-            Resource(_name(item.href), item.etag, item.calendar_data) for item in parsed.changed if _name(item.href)
-        )
-        gone = tuple(_name(href) for href in parsed.deleted if _name(href))
-        return Changes(present, gone, parsed.sync_token, parsed.truncated)
-    except Exception as fault:  # the library raises lxml's, its own and assertion errors
+        reader.parser.Parse(answer.body, True)
+        return reader.changes()
+    except (expat.ExpatError, ValueError) as fault:
         raise BadMultistatus(printable(str(fault))) from fault
 
 
@@ -85,15 +79,96 @@ def precondition(answer: Answer) -> str:
     return told[1].decode() if told else ""
 
 
-def _as_response(answer: Answer) -> SimpleNamespace:
-    headers = {"Content-Type": "application/xml"}  # so that a body without XML is an error, not a log line
-    return SimpleNamespace(headers=headers, status_code=answer.status, content=answer.body, text="", reason="")
+@dataclass(slots=True)
+class _Response:
+    """One DAV:response as far as it has been read."""
+
+    hrefs: list[str] = field(default_factory=list)
+    status: str = ""
+    properties: dict[str, str] = field(default_factory=dict)
+    has_propstat: bool = False
+
+
+class _Reader:
+    """Takes from the stream of elements what a listing needs, and lets the rest go."""
+
+    def __init__(self) -> None:
+        self.parser = expat.ParserCreate(namespace_separator=" ")
+        self.parser.buffer_text = True
+        self.parser.StartElementHandler = self._start
+        self.parser.EndElementHandler = self._end
+        self.parser.CharacterDataHandler = self._characters
+        self.parser.StartDoctypeDeclHandler = self._doctype
+        self._above: list[str] = []
+        self._text: list[str] = []
+        self._response = _Response()
+        self._present: list[Resource] = []
+        self._gone: list[str] = []
+        self._token: str | None = None
+        self._cut = self._is_multistatus = False
+
+    def changes(self) -> Changes:
+        """What the answer told. Raises `ValueError` for one that is no multistatus."""
+        if not self._is_multistatus:
+            raise ValueError("the answer holds no multistatus")
+        if self._cut and self._token is None:
+            raise ValueError("the answer was cut short, and does not say where it goes on")
+        return Changes(tuple(self._present), tuple(self._gone), self._token, self._cut)
+
+    def _start(self, tag: str, _attributes: dict[str, str]) -> None:
+        if len(self._above) >= DEPTH_MAX:
+            raise ValueError("the answer is nested too deep")
+        if tag == "DAV: multistatus":
+            self._is_multistatus = True
+        elif tag == "DAV: response":
+            self._response = _Response()
+        elif tag == "DAV: propstat":
+            self._response.has_propstat = True
+        self._above.append(tag)
+        self._text.clear()
+
+    def _characters(self, text: str) -> None:
+        self._text.append(text)
+
+    def _end(self, tag: str) -> None:
+        self._above.pop()
+        text = "".join(self._text)
+        self._text.clear()
+        match self._above[-1] if self._above else "", tag:
+            case "DAV: multistatus", "DAV: sync-token":
+                self._token = text.strip() or None
+            case "DAV: multistatus", "DAV: response":
+                self._take(self._response)
+            case "DAV: response", "DAV: href":
+                self._response.hrefs.append(text.strip())
+            case "DAV: response", "DAV: status":
+                self._response.status = text
+            case "DAV: prop", _ if text:
+                self._response.properties[tag] = text
+
+    def _take(self, response: _Response) -> None:
+        status = response.status.split()[1:2] or ["200"]
+        names = [name for name in map(_name, response.hrefs) if name]
+        match status[0]:
+            case "200" | "201" | "207":  # SOGo says 201 for what is new
+                etag = response.properties.get("DAV: getetag", "").strip() or None
+                body = response.properties.get("urn:ietf:params:xml:ns:caldav calendar-data")
+                self._present.extend(Resource(name, etag, body) for name in names)
+            case "404" | "410":
+                self._gone.extend(names)
+            case "507" if not response.has_propstat:  # RFC 6578, 3.6
+                self._cut = True
+            case other:
+                raise ValueError(f"the answer tells {other} of {', '.join(response.hrefs)}")
+
+    def _doctype(self, *_: object) -> None:
+        raise ValueError("the answer has a document type, which no multistatus needs")
 
 
 def _name(href: str) -> str:
-    """The last segment of a path (decoded already); empty for a collection, which is none of its members.
+    """The last segment of a path, decoded only then; empty for a collection, which is none of its members.
 
     Empty too for a name beyond the port's limit: it cannot be ours, and must not hide the others.
     """
-    name = href.rpartition("/")[2]
+    name = unquote(href.rpartition("/")[2])
     return name if len(name) <= NAME_MAX else ""

@@ -1,6 +1,7 @@
 """What the CalDAV adapter relies on beyond the port, shown on real servers."""
 
-from collections.abc import AsyncIterator
+import random
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -37,9 +38,10 @@ def call(ref: str = "booking-1") -> Call:
 class Home:
     """A calendar home, its adapter, and a plain client beside it."""
 
-    def __init__(self, url: str, provider: CalDavProvider, session: aiohttp.ClientSession) -> None:
+    def __init__(self, url: str, adapter: Callable[[], CalDavProvider], session: aiohttp.ClientSession) -> None:
         self.url = url
-        self.provider = provider
+        self.adapter = adapter
+        self.provider = adapter()
         self._session = session
 
     async def raw(self, method: str, name: str, body: bytes | None = None) -> tuple[int, bytes]:
@@ -53,12 +55,17 @@ class Home:
 async def home(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Home]:
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(getattr(servers, request.param)(tmp_path))
-        provider = CalDavProvider("caldav", url, servers.USER, servers.PASSWORD, now=lambda: NOW)
-        stack.push_async_callback(provider.close)
-        await provider.ensure_calendar("main")
+
+        def adapter() -> CalDavProvider:
+            made = CalDavProvider("caldav", url, servers.USER, servers.PASSWORD, now=lambda: NOW)
+            stack.push_async_callback(made.close)
+            return made
+
         login = {"Authorization": aiohttp.encode_basic_auth(servers.USER, servers.PASSWORD)}
         session = await stack.enter_async_context(aiohttp.ClientSession(headers=login))
-        yield Home(url, provider, session)
+        made = Home(url, adapter, session)
+        await made.provider.ensure_calendar("main")
+        yield made
 
 
 def lines(body: bytes) -> set[bytes]:
@@ -113,6 +120,42 @@ async def test_pages_during_changes_lose_nothing(home: Home) -> None:
     since = await home.provider.listing(call(), "main", rest.next_token)
     told = {booking.client_ref: booking.status for booking in since.bookings}
     assert told == {"booking-0a": BookingStatus.ACCEPTED, "booking-1": BookingStatus.CANCELLED}
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_whoever_follows_the_pages_holds_the_calendar_whatever_changes_meanwhile(home: Home, seed: int) -> None:
+    """Walks in pages of 4, interrupted by changes and by restarts that forget the names; a mirror keeps up."""
+    chance = random.Random(seed)
+    there: set[str] = set()
+    mirror: dict[str, BookingStatus] = {}
+
+    async def change() -> None:
+        ref = f"booking-{chance.randrange(30):02}"
+        if ref in there:
+            await home.provider.cancel(call(ref), "main", f"{ref}.ics")
+        else:
+            await home.provider.create(call(ref), DETAILS)
+        there.symmetric_difference_update({ref})
+
+    async def walk(token: str | None, changes: int) -> str | None:
+        provider = home.adapter()
+        while True:
+            page = await provider.listing(call(), "main", token, limit=4)
+            mirror.update({booking.client_ref: booking.status for booking in page.bookings})
+            token = page.next_token
+            if not page.more:
+                return token
+            for _ in range(changes):
+                await change()
+            if chance.random() < 0.3:
+                provider = home.adapter()
+
+    for _ in range(15):
+        await change()
+    token = None
+    for changes in (2, 2, 0):
+        token = await walk(token, changes)
+    assert {ref for ref, status in mirror.items() if status is not BookingStatus.CANCELLED} == there, f"seed {seed}"
 
 
 async def test_a_calendar_that_is_not_there_is_rejected_and_cannot_be_listed(home: Home) -> None:
