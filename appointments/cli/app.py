@@ -4,7 +4,20 @@ from typing import Annotated
 
 import typer
 
-from appointments.cli import cases, erase, main_job, read, reconcile, replay, serving, what_if, write
+from appointments.cli import (
+    cases,
+    check,
+    checkpoint,
+    erase,
+    export,
+    main_job,
+    read,
+    reconcile,
+    replay,
+    serving,
+    what_if,
+    write,
+)
 
 app = typer.Typer(
     name="appointments",
@@ -25,6 +38,9 @@ def _all_commands(
 
 write.register(app)
 read.register(app)
+check.register(app)
+checkpoint.register(app)
+export.register(app)
 reconcile.register(app)
 replay.register(app)
 what_if.register(app)

@@ -1,4 +1,4 @@
-"""Questions: show, list, audit, check, settings. They open the store read-only, beside the process that holds it."""
+"""Questions: show, list, audit, settings. They open the store read-only, beside the process that holds it."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,13 +16,11 @@ from appointments.cli.ending import ExitCode
 from appointments.cli.session import Session
 from appointments.cli.times import instant
 from appointments.orchestrator import as_it_was, list_appointments, trail
-from appointments.settings import Settings, without_password
+from appointments.settings import without_password
 from appointments.views import Appointment, AppointmentFilter
 from domain.commands import parse
 from domain.errors import InvalidFields, UnknownAppointment
 from domain.lifecycle import Phase, State
-from projections import health
-from saga.clock import WallClock
 from store.port import Store
 
 Id = Annotated[str, typer.Argument(help="The appointment's id.", metavar="ID")]
@@ -33,7 +31,6 @@ def register(app: typer.Typer) -> None:
     command(app, "show", "appointments show 0b0e7e0c-3f0f-5f0a-8d5e-2f8f9b1c1d11")(show)
     command(app, "list", "appointments list --state confirmed --calendar main --q check-up")(list_)
     command(app, "audit", "appointments audit 0b0e7e0c-3f0f-5f0a-8d5e-2f8f9b1c1d11 --version 3")(audit)
-    command(app, "check", "appointments check --json")(check)
     command(app, "settings", "appointments settings --store sqlite:///data/clinic.db")(settings)
 
 
@@ -89,14 +86,6 @@ async def audit(
     return ExitCode.DONE
 
 
-async def check(session: Session) -> ExitCode:
-    """Check the store: is the log whole, and is nothing overdue, stranded or parked? Exit 1 when something is wrong."""
-    async with reading(session) as store:
-        found = await health.health(store, WallClock().now(), await _runs(session.settings))
-    session.answer(found.model_dump(mode="json"), render.health(found))
-    return ExitCode.DONE if found.ok else ExitCode.FAILED
-
-
 async def settings(session: Session) -> ExitCode:
     """Print the settings in force, secrets masked."""
     told = session.settings.model_dump(mode="json").items()
@@ -131,12 +120,3 @@ async def reading(session: Session) -> AsyncIterator[Store]:
         yield store
     finally:
         await store.close()
-
-
-async def _runs(settings: Settings) -> frozenset[health.Runs]:
-    """What a process under these settings can carry out."""
-    notify, notifier = bootstrap.make_notify(settings)
-    if notifier is not None:
-        await notifier.close()
-    saga = bootstrap.booking_saga(settings, notify)
-    return frozenset({(saga.name, saga.version, settings.provider_name)})

@@ -11,7 +11,6 @@ from rich.table import Table
 from rich.text import Text
 
 from appointments.views import Appointment, AuditEvent
-from projections.health import Health
 
 STYLES = {"confirmed": "green", "failed": "red", "cancelled": "yellow"}
 
@@ -105,23 +104,3 @@ def why(type_: str, data: Mapping[str, Any]) -> str:
     if type_.startswith("appointment-requested"):
         told.append(str(data.get("details", {}).get("summary", "")))
     return ": ".join(filter(None, (" ".join(about), "; ".join((*told, *due)))))
-
-
-def health(found: Health) -> RenderableType:
-    """What a check of the store found."""
-    verdict = Text("yes", style="green") if found.ok else Text("no", style="red")
-    facts = pairs(
-        (
-            ("all well", verdict),
-            ("events", str(found.events)),
-            ("appointments", str(found.appointments)),
-            ("unfinished", str(found.unfinished)),
-            ("parked", str(found.parked)),
-        )
-    )
-    if not found.findings:
-        return facts
-    made = table("kind", "subject", "detail")
-    for finding in found.findings:
-        made.add_row(Text(finding.kind), Text(finding.subject), Text(finding.detail))
-    return Group(facts, Text(""), made)
