@@ -12,7 +12,7 @@ from typing import Any
 from domain import events as e
 from domain.appointment import Appointment
 from domain.definition import SagaPlan
-from domain.lifecycle import BACKWARD, FORWARD, State
+from domain.lifecycle import FORWARD, SETTLED, State
 from projections.histogram import bucket_of
 from projections.projection import Change
 from store.rows import microseconds
@@ -32,16 +32,16 @@ Span = tuple[int, str]
 """Whose (a stream's id as a number, which hashes fast), and which: a call, or the whole of what is asked or undone."""
 
 CALL, WHOLE = "call", "whole"
-BOOKING, MOVE, CANCEL, WITHDRAWAL, CLEANUP = "booking", "move", "cancel", "withdrawal", "cleanup"
-"""What a whole span is. A withdrawal is a cancel that came before the booking had ended."""
-
-UNDER_WAY = frozenset({State.RESCHEDULING, *BACKWARD})
-"""The states in which a whole span may run."""
+BOOKING, REBOOKING, MOVE = "booking", "rebooking", "move"
+CANCEL, WITHDRAWAL, CLEANUP = "cancel", "withdrawal", "cleanup"
+"""What a whole span is. A withdrawal is a cancel that came before there was any end."""
 
 COUNTED: dict[type[e.Event], Callable[[Any], Told]] = {
     e.AppointmentRequested: lambda _: ("", "requested", ""),
     e.CancellationRequested: lambda _: ("", "cancellations_requested", ""),
     e.RescheduleRequested: lambda _: ("", "reschedules_requested", ""),
+    e.BookingObserved: lambda event: ("", "repairs", event.repair),
+    e.RebookingRequested: lambda _: ("", "rebookings_requested", ""),
     e.OperatorActed: lambda event: ("", "operator_actions", event.action),
     e.StepStarted: lambda event: (event.step, "retries" if event.attempt > 1 else "first_attempts", event.operation),
     e.StepSucceeded: lambda event: (event.step, "succeeded", event.via),
@@ -57,7 +57,6 @@ COUNTED: dict[type[e.Event], Callable[[Any], Told]] = {
     e.RetryScheduled: lambda event: (event.step, "retries_scheduled", event.operation),
     e.StepInDoubt: lambda event: (event.step, "in_doubt", event.operation),
     e.CompensationBegun: lambda event: ("", "compensations", event.reason),
-    e.AppointmentConfirmed: lambda _: ("", "confirmed", ""),
     e.AppointmentRescheduled: lambda _: ("", "rescheduled", ""),
     e.RescheduleFailed: lambda event: ("", "reschedules_failed", event.reason),
     e.OrphanCallbackReceived: lambda event: ("", "orphan_callbacks", event.status),
@@ -81,7 +80,8 @@ def carried(changes: Sequence[Change]) -> set[int]:
         before = change.before
         if before is not None and (id := before.id.int) not in seen:
             seen.add(id)
-            if before.in_flight is not None or before.state in UNDER_WAY:
+            again = before.rounds and before.state not in SETTLED
+            if again or before.in_flight is not None or before.state is State.CANCELLING:
                 found.add(id)
     return found
 
@@ -135,7 +135,11 @@ class Fold:
             self._time(where, (flight.step, flight.operation, outcome), event.at - since)
 
     def _asked_to_cancel(self, _: Where, before: Appointment, event: e.CancellationRequested) -> None:
-        self.spans[before.id.int, WHOLE] = (WITHDRAWAL if before.state in FORWARD else CANCEL, event.at)
+        first = before.state in FORWARD and (before.id.int, WHOLE) not in self.spans
+        self.spans[before.id.int, WHOLE] = (WITHDRAWAL if first else CANCEL, event.at)
+
+    def _asked_to_rebook(self, _: Where, before: Appointment, event: e.RebookingRequested) -> None:
+        self.spans[before.id.int, WHOLE] = (REBOOKING, event.at)
 
     def _asked_to_move(self, _: Where, before: Appointment, event: e.RescheduleRequested) -> None:
         self.spans[before.id.int, WHOLE] = (MOVE, event.at)
@@ -144,7 +148,9 @@ class Fold:
         self.spans[before.id.int, WHOLE] = (CLEANUP, event.at)
 
     def _confirmed(self, where: Where, before: Appointment, event: e.AppointmentConfirmed) -> None:
-        self._time(where, ("", BOOKING, "confirmed"), event.at - _created(before))
+        span, since = self.spans.pop((before.id.int, WHOLE), (BOOKING, _created(before)))
+        self.counters[where, ("", "confirmed" if span == BOOKING else "rebooked", "")] += 1
+        self._time(where, ("", span, "confirmed"), event.at - since)
         self._forced(where, event.forced)
 
     def _moved(self, where: Where, before: Appointment, event: e.Event) -> None:
@@ -163,6 +169,9 @@ class Fold:
                 self.counters[where, ("", "withdrawn", event.reason)] += 1
                 self._time(where, ("", BOOKING, "withdrawn"), event.at - _created(before))
                 self._time(where, ("", CANCEL, "done"), event.at - since)
+            case "rebooking":
+                self.counters[where, ("", "rebookings_failed", event.reason)] += 1
+                self._time(where, ("", REBOOKING, "failed"), event.at - since)
             case "cancel":
                 self.counters[where, ("", "cancelled", event.reason)] += 1
                 self._time(where, ("", CANCEL, "done"), event.at - since)
@@ -201,6 +210,7 @@ _THEN: dict[type[e.Event], Callable[[Fold, Where, Appointment, Any], None]] = {
     **dict.fromkeys(OUTCOMES, Fold._answered),
     e.CancellationRequested: Fold._asked_to_cancel,
     e.RescheduleRequested: Fold._asked_to_move,
+    e.RebookingRequested: Fold._asked_to_rebook,
     e.LateSuccess: Fold._came_late,
     e.AppointmentConfirmed: Fold._confirmed,
     e.AppointmentRescheduled: Fold._moved,

@@ -66,12 +66,12 @@ class _Families(Collector):
             )
         yield _histogram(
             "duration_seconds",
-            "From request to end: of a booking, a move, a cancel, a clean-up.",
+            "From request to end: of a booking, a rebooking, a move, a cancel, a clean-up.",
             ("provider", "what", "outcome"),
             (
                 ((one.provider, what, outcome), latency)
                 for one in self._providers
-                for what in ("booking", "move", "cancel", "cleanup")
+                for what in ("booking", "rebooking", "move", "cancel", "cleanup")
                 for outcome, latency in _outcomes(getattr(one, what))
             ),
         )
@@ -110,6 +110,7 @@ _PROVIDER_COUNTERS = (
     ("cancelled", "Bookings cancelled after they had been confirmed.", "cancelled"),
     ("forced", "Ends that an operator forced.", "forced"),
     ("rescheduled", "Bookings moved.", "rescheduled"),
+    ("rebooked", "Bookings made again.", "rebooked"),
     ("callbacks", "Callbacks that told something new.", "callbacks"),
     ("orphan_callbacks", "Callbacks for a reference that nobody here knows.", "orphan_callbacks"),
     ("late_successes", "Bookings that came to life after they had been given up.", "late_successes"),
@@ -118,6 +119,8 @@ _PROVIDER_COUNTERS = (
 _PROVIDER_COUNTERS_BY = (
     ("failed", "Bookings that failed.", "reason", "failed"),
     ("reschedules_failed", "Moves that failed.", "reason", "reschedules_failed"),
+    ("rebookings_failed", "Bookings that could not be made again.", "reason", "rebookings_failed"),
+    ("repairs", "Bookings that were seen otherwise than the log says.", "repair", "repairs"),
     ("compensations", "Times that a booking was given up.", "reason", "compensations"),
     ("operator_actions", "Actions of operators.", "action", "operator_actions"),
 )

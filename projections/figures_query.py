@@ -10,7 +10,7 @@ from sqlalchemy import Column, ColumnElement, Connection, Table, func, select
 from domain.errors import InvalidFields
 from domain.lifecycle import SETTLED, State
 from projections.figures import counters, latencies, openings, standing
-from projections.figures_fold import BOOKING, CANCEL, CLEANUP, HOUR_US, MOVE
+from projections.figures_fold import BOOKING, CANCEL, CLEANUP, HOUR_US, MOVE, REBOOKING
 from projections.figures_report import (
     UNANSWERED,
     BreakerFigures,
@@ -111,6 +111,9 @@ class _Sums:
             forced=n["forced"].total(),
             rescheduled=n["rescheduled"].total(),
             reschedules_failed=_plain(n["reschedules_failed"]),
+            rebooked=n["rebooked"].total(),
+            rebookings_failed=_plain(n["rebookings_failed"]),
+            repairs=_plain(n["repairs"]),
             attempts=n["first_attempts"].total() + n["retries"].total(),
             retries=n["retries"].total(),
             compensations=_plain(n["compensations"]),
@@ -123,6 +126,7 @@ class _Sums:
             parked=n["parked"].total(),
             operator_actions=_plain(n["operator_actions"]),
             booking=_took(times, BOOKING),
+            rebooking=_took(times, REBOOKING),
             move=_took(times, MOVE),
             cancel=_took(times, CANCEL),
             cleanup=_took(times, CLEANUP),

@@ -58,6 +58,11 @@ class ProviderFigures(Value):
     """Ends, of any kind, that an operator forced: they are counted above as well."""
     rescheduled: int
     reschedules_failed: dict[str, int]
+    rebooked: int
+    """Made again because the booking had gone from the provider."""
+    rebookings_failed: dict[str, int]
+    repairs: dict[str, int]
+    """Bookings that were seen otherwise than the log says, by what was to come of it."""
     attempts: int
     retries: int
     compensations: dict[str, int]
@@ -73,6 +78,7 @@ class ProviderFigures(Value):
     operator_actions: dict[str, int]
     booking: Took
     """From the request to the first end."""
+    rebooking: Took
     move: Took
     cancel: Took
     cleanup: Took

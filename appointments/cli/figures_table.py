@@ -64,6 +64,7 @@ def _facts(one: ProviderFigures) -> dict[str, Any]:
         "withdrawn": one.withdrawn,
         "cancelled": one.cancelled,
         "rescheduled": one.rescheduled,
+        "made again": one.rebooked,
         "under way now": one.unfinished,
         "parked now": one.parked_now,
         "attempts": one.attempts,
@@ -83,7 +84,12 @@ def _told(counts: Mapping[str, int]) -> str:
 
 def _rows(report: FiguresReport) -> Iterator[Row]:
     for one in report.providers:
-        whole: Sequence[tuple[str, Took]] = (("booking", one.booking), ("move", one.move), ("cancel", one.cancel))
+        whole: Sequence[tuple[str, Took]] = (
+            ("booking", one.booking),
+            ("rebooking", one.rebooking),
+            ("move", one.move),
+            ("cancel", one.cancel),
+        )
         for name, took in whole:
             if took.all.count:
                 yield (one.provider, "request to end", name), str(took.all.count), "", took.all

@@ -150,14 +150,20 @@ def test_the_figures_are_those_of_the_raw_log(seed: int) -> None:
     kinds = Counter(type(change.event) for change in changes)
     starts = [change.event for change in changes if isinstance(change.event, e.StepStarted)]
     assert total.requested == kinds[e.AppointmentRequested]
-    assert total.confirmed == kinds[e.AppointmentConfirmed]
+    assert total.confirmed + total.rebooked == kinds[e.AppointmentConfirmed]
     assert (total.attempts, total.retries) == (len(starts), sum(start.attempt > 1 for start in starts))
     assert total.undo_calls == sum(start.operation is e.Operation.COMPENSATION for start in starts)
     assert sum(total.compensations.values()) == kinds[e.CompensationBegun]
     assert total.late_successes == kinds[e.LateSuccess]
     assert total.deferred == kinds[e.CallDeferred]
     assert total.callbacks == kinds[e.CallbackReceived]
-    ended = sum(total.failed.values()) + total.withdrawn + total.cancelled + total.cleanup.all.count
+    ended = (
+        sum(total.failed.values())
+        + total.withdrawn
+        + total.cancelled
+        + total.cleanup.all.count
+        + sum(total.rebookings_failed.values())
+    )
     assert ended == kinds[e.AppointmentFailed] + kinds[e.AppointmentCancelled]
     assert total.booking.all.count == total.confirmed + sum(total.failed.values()) + total.withdrawn
     exact = durations(changes)

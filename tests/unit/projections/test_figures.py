@@ -10,7 +10,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from sqlalchemy import Connection, select
 
 from domain import events as e
-from domain.commands import OperatorAction
+from domain.commands import OperatorAction, Repair
 from domain.definition import SagaPlan, StepPlan
 from domain.errors import InvalidFields
 from domain.identity import appointment_id, definition_stream
@@ -182,6 +182,31 @@ async def test_an_end_that_is_reached_twice_counts_once(log: Log) -> None:
     assert (total.cleanup.all.count, total.cleanup.all.sum_ms) == (2, 7_000)
 
 
+GONE = (
+    e.BookingObserved(at=at(10), repair=Repair.RESTORE, reason=SECRET, **ASKED),
+    e.RebookingRequested(at=at(10), deadline_at=LATER),
+)
+
+
+@pytest.mark.parametrize("batches", [1, 2])
+async def test_a_confirmed_booking_that_is_made_again_was_confirmed_once(log: Log, batches: int) -> None:
+    for key in ("again", "in vain", "cancelled"):
+        await log.add(key, *BOOKED, *GONE)
+    if batches == 2:
+        await log.report()
+    await log.add("again", started(11), succeeded(12), e.AppointmentConfirmed(at=at(13)))
+    await log.add("in vain", given_up(15), ended(16))
+    await log.add("cancelled", cancel(20), e.AppointmentCancelled(at=at(21)))
+    total = (await log.report()).total
+    assert (total.confirmed, total.failed, total.success_rate) == (3, {}, 1.0)
+    assert (total.rebooked, total.rebookings_failed, total.repairs) == (1, {"rejected": 1}, {"restore": 3})
+    assert (total.cancelled, total.withdrawn) == (1, 0)
+    assert {outcome: took.sum_ms for outcome, took in total.rebooking.by_outcome.items()} == {
+        "confirmed": 3_000,
+        "failed": 6_000,
+    }
+
+
 async def test_calls_are_timed_from_announcement_to_outcome(log: Log) -> None:
     await log.add("a", requested(), started(1), failed(1.25), started(2, attempt=2), failed(2.75, "unknown"))
     await log.add("a", started(10, attempt=3), succeeded(10.5))
@@ -318,6 +343,7 @@ async def test_nothing_that_a_person_typed_or_a_provider_said_gets_in(log: Log) 
 
 def test_every_kind_of_event_is_counted_or_known_not_to_be() -> None:
     elsewhere = {
+        "appointment-confirmed.v1",
         "appointment-failed.v1",
         "appointment-cancelled.v1",
         "appointment-parked.v1",
