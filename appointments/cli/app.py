@@ -10,6 +10,7 @@ from appointments.cli import (
     checkpoint,
     erase,
     export,
+    figures,
     main_job,
     read,
     reconcile,
@@ -38,6 +39,7 @@ def _all_commands(
 
 write.register(app)
 read.register(app)
+figures.register(app)
 check.register(app)
 checkpoint.register(app)
 export.register(app)
