@@ -34,9 +34,11 @@ from domain.personal import appointment_subject, subject
 from domain.provider import BookingStatus, Provider, ProviderBooking
 from projections.health import Health, health
 from projections.listing import appointments
+from saga.audit import Auditor
 from saga.clock import Clock
 from saga.definition import Saga, Step
 from saga.inputs import Asked, CalledBack
+from saga.replay import Replay
 from store.mapper import decode
 from store.port import RecordedEvent, Store
 
@@ -245,6 +247,10 @@ class Orchestrator:
     async def events(self, id: UUID | str, *, tenant: str | None = None) -> tuple[AuditEvent, ...]:
         """The audit trail: who, when, why."""
         return await trail(self._parts.store, _uuid(id), tenant or self.settings.tenant)
+
+    async def replay(self, id: UUID | str, *, tenant: str | None = None) -> Replay:
+        """Decide again what was decided, and compare it with what was recorded. Raises `UnknownAppointment`."""
+        return await Auditor(self._parts.store).replay(_uuid(id), tenant or self.settings.tenant)
 
     async def state_at(
         self, id: UUID | str, *, version: int | None = None, at: datetime | None = None, tenant: str | None = None

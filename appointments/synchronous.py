@@ -13,6 +13,7 @@ from appointments.privacy import Erasure
 from appointments.settings import Settings
 from appointments.views import Appointment, AppointmentFilter, AuditEvent
 from projections.health import Health
+from saga.replay import Replay
 
 T = TypeVar("T")
 
@@ -94,6 +95,10 @@ class SyncOrchestrator:
     def events(self, id: UUID | str, **more: Any) -> tuple[AuditEvent, ...]:
         """See `Orchestrator.events`."""
         return self._run(self._desk.events(id, **more))
+
+    def replay(self, id: UUID | str, **more: Any) -> Replay:
+        """See `Orchestrator.replay`."""
+        return self._run(self._desk.replay(id, **more))
 
     def state_at(self, id: UUID | str, **more: Any) -> Appointment:
         """See `Orchestrator.state_at`."""
