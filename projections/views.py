@@ -183,27 +183,41 @@ async def _advance(store: Store, files: Sequence[ViewFile], states: RecentStates
     ahead = [checkpoint.position for checkpoint in checkpoints if checkpoint.position > after.position]
     # Those ahead are met where they stand: from there on a batch is folded once for all.
     limit = min(limit, min(ahead) - after.position) if ahead else limit
+    behind = [file for file, checkpoint in zip(files, checkpoints, strict=True) if checkpoint == after]
+    with _cycles_left_alone():
+        reached, more = await _one_batch(store, behind, after, states, limit)
+    return reached, more or bool(ahead)
+
+
+async def _one_batch(
+    store: Store, files: Sequence[ViewFile], after: Checkpoint, states: RecentStates, limit: int
+) -> tuple[int, bool]:
     batch = await store.log(after.position, limit)
     if not batch:
         return after.position, False
-    bases = await states.bases(store, batch)
-    behind = [file for file, checkpoint in zip(files, checkpoints, strict=True) if checkpoint == after]
     reached = Checkpoint(batch[-1].position, batch[-1].digest)
+    bases = await states.bases(store, batch)
 
-    def write() -> tuple[Folded, bool]:
-        with _no_cycles():
-            folded = fold(batch, bases)
-            written = [file.apply(after, folded, reached) for file in behind]
-        return folded, all(written)
+    folded: Folded | None = None
 
-    folded, written = await asyncio.to_thread(write)
+    def write() -> bool:
+        nonlocal folded
+        folded = fold(batch, bases)
+        return all([file.apply(after, folded, reached) for file in files])  # noqa: C419 -- each has its turn
+
+    written = await asyncio.to_thread(write)
+    assert folded is not None
     states.keep(folded)
-    return reached.position, bool(ahead) or len(batch) == limit or not written
+    more = len(batch) == limit or not written
+    # The thread, and what asyncio leaves of its result, may outlive this: the batch must not, or the search for cycles
+    # would go through all of it.
+    batch, bases, folded = (), {}, None
+    return reached.position, more
 
 
 @contextmanager
-def _no_cycles() -> Iterator[None]:
-    """Without the search for cycles: a batch makes many objects and not one cycle, and the search doubles its time."""
+def _cycles_left_alone() -> Iterator[None]:
+    """Put off the search for cycles: a batch makes many objects and not one cycle, and the search doubles its time."""
     searching = gc.isenabled()
     gc.disable()
     try:
