@@ -9,6 +9,7 @@ from uuid import UUID
 from appointments import bootstrap
 from appointments.callbacks import CallbackData
 from appointments.privacy import Erasure, ErasureRequest, erase, erasure_of
+from appointments.reconciling import Healed, bookmarks, give_all, planned
 from appointments.settings import Settings
 from appointments.views import Appointment, AppointmentFilter, AuditEvent, audit_trail, view
 from domain import events as e
@@ -34,6 +35,12 @@ from domain.personal import appointment_subject, subject
 from domain.provider import BookingStatus, Provider, ProviderBooking
 from projections.health import Health, health
 from projections.listing import appointments
+from projections.reconciliation.bookmarks import Bookmarks
+from projections.reconciliation.healing import Cure, plan
+from projections.reconciliation.model import Policy, Report
+from projections.reconciliation.run import Wanted, nobody
+from projections.reconciliation.run import reconcile as compare
+from projections.reconciliation.survey import Sides, Told
 from saga.audit import Auditor
 from saga.clock import Clock
 from saga.definition import Saga, Step
@@ -51,6 +58,7 @@ class Orchestrator:
     def __init__(self, parts: bootstrap.Parts) -> None:
         self._parts, self._runtime, self.settings = parts, parts.runtime, parts.settings
         self._plans: dict[str, SagaPlan] = {}
+        self._bookmarks: Bookmarks | None = None
 
     @classmethod
     @asynccontextmanager
@@ -82,6 +90,7 @@ class Orchestrator:
             )
             stack.push_async_callback(parts.close)
             desk = cls(parts)
+            desk._bookmarks = bookmarks(settings) if store is None else None
             if listener is not None:
                 listener.deliver = desk.called_back
             yield desk
@@ -263,6 +272,43 @@ class Orchestrator:
     async def health(self) -> Health:
         """Whether anything is wrong, overdue, parked or stranded."""
         return await health(self._parts.store, self._parts.clock.now(), self._runtime.runs)
+
+    async def reconcile(
+        self,
+        calendar: str,
+        *,
+        policy: Policy | str = Policy.PARK,
+        changes: bool = False,
+        with_matched: bool = False,
+        tenant: str | None = None,
+        told: Told = nobody,
+    ) -> Report:
+        """Compare a calendar with the log: intended, attempted, there. Changes nothing.
+
+        `changes`: only what the provider says has changed since the last time. Raises `ProviderUnavailable`,
+        `InvalidFields`.
+        """
+        here = {"calendar": calendar, "tenant": tenant or self.settings.tenant, "with_matched": with_matched}
+        wanted = parse(Wanted, {**here, "policy": policy, "changes": changes})
+        sides = Sides(self._parts.store, self._provider(calendar), self._parts.clock.now)
+        return await compare(sides, wanted, self._bookmarks, told)
+
+    async def heal(
+        self, report: Report, *, dry_run: bool = True, wait: float | None = None, told: Told = nobody, **who: Any
+    ) -> tuple[Healed, ...]:
+        """Give the commands that a report proposes, or with `dry_run` only show them. A second time does nothing.
+
+        Each is for the version that was compared: an appointment that has gone on since refuses it. `wait`: see `book`.
+        """
+        cures = plan(report.findings)
+        if dry_run:
+            return tuple(planned(cure) for cure in cures)
+
+        async def give(cure: Cure) -> Appointment:
+            asked = {"tenant": report.tenant, **who, "expected_version": cure.version}
+            return await self._give(cure.appointment, cure.command, self._request(cure.key, asked), wait)
+
+        return await give_all(cures, give, told)
 
     @property
     def runtime(self) -> Any:

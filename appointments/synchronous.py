@@ -10,9 +10,11 @@ from uuid import UUID
 
 from appointments.orchestrator import Orchestrator
 from appointments.privacy import Erasure
+from appointments.reconciling import Healed
 from appointments.settings import Settings
 from appointments.views import Appointment, AppointmentFilter, AuditEvent
 from projections.health import Health
+from projections.reconciliation.model import Report
 from saga.replay import Replay
 
 T = TypeVar("T")
@@ -103,6 +105,14 @@ class SyncOrchestrator:
     def state_at(self, id: UUID | str, **more: Any) -> Appointment:
         """See `Orchestrator.state_at`."""
         return self._run(self._desk.state_at(id, **more))
+
+    def reconcile(self, calendar: str, **wanted: Any) -> Report:
+        """See `Orchestrator.reconcile`."""
+        return self._run(self._desk.reconcile(calendar, **wanted))
+
+    def heal(self, report: Report, *, dry_run: bool = True, **more: Any) -> tuple[Healed, ...]:
+        """See `Orchestrator.heal`."""
+        return self._run(self._desk.heal(report, dry_run=dry_run, **more))
 
     def health(self) -> Health:
         """See `Orchestrator.health`."""

@@ -38,11 +38,11 @@ class Wanted(Value):
     with_matched: bool = False
 
 
-def _nobody(_title: str, _done: int, _total: int) -> None:
+def nobody(_title: str, _done: int, _total: int) -> None:
     """Nobody is told."""
 
 
-async def reconcile(sides: Sides, wanted: Wanted, bookmarks: Bookmarks | None = None, told: Told = _nobody) -> Report:
+async def reconcile(sides: Sides, wanted: Wanted, bookmarks: Bookmarks | None = None, told: Told = nobody) -> Report:
     """Compare one calendar with the log; writes nothing but the bookmark. Raises `ProviderUnavailable`."""
     began = sides.now()
     scope = Scope(wanted.calendar, sides.provider.name, wanted.tenant)
