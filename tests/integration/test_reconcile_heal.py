@@ -1,0 +1,195 @@
+"""Healing: ordinary commands, dry run first, twice is once; after it the calendar agrees, whatever the policy."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from appointments import Orchestrator, Settings
+from appointments.views import Appointment
+from domain.provider import BookingDetails, BookingStatus, Call
+from projections.reconciliation.model import Kind, Report
+from providers.local import LocalProvider
+from saga.clock import WallClock
+from store.memory import MemoryStore
+
+START = datetime(2031, 3, 3, 9, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+MOVED = BookingDetails(
+    calendar="main", start=START + 5 * HOUR, end=START + 6 * HOUR, time_zone="UTC", summary="Check-up"
+)
+
+
+class Later:
+    """The wall clock, put forward."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta(0)
+
+    def now(self) -> datetime:
+        return WallClock().now() + self.ahead
+
+
+@dataclass
+class Office:
+    """A desk with a calendar in memory, and somebody who edits it by hand."""
+
+    desk: Orchestrator
+    provider: LocalProvider
+    clock: Later
+    store: MemoryStore
+
+    async def book(self, key: str) -> Appointment:
+        wanted = {"calendar": "main", "start": START, "end": START + HOUR, "time_zone": "UTC", "summary": "Check-up"}
+        return await self.desk.book(wanted, key=key, wait=10)
+
+    async def cancel_there(self, booked: Appointment) -> None:
+        await self.provider.cancel(self.call(booked), "main", str(booked.provider_ref))
+
+    async def move_there(self, booked: Appointment) -> None:
+        await self.provider.reschedule(self.call(booked), str(booked.provider_ref), None, MOVED)
+
+    def forget_there(self, booked: Appointment) -> None:
+        del self.provider._calendars["main"].records[str(booked.id)]
+        kept = self.provider._calendars["main"].changes
+        kept[:] = [change for change in kept if change[1] != str(booked.id)]
+
+    def revive_there(self, booked: Appointment) -> None:
+        record = self.provider._calendars["main"].records[str(booked.id)]
+        record.booking = record.booking.model_copy(update={"status": BookingStatus.ACCEPTED})
+
+    def call(self, booked: Appointment) -> Call:
+        return Call(operation_id="by-hand", client_ref=str(booked.id), timeout_ms=1_000)
+
+    async def heal(self, policy: str) -> tuple[Report, list[str]]:
+        report = await self.desk.reconcile("main", policy=policy)
+        healed = await self.desk.heal(report, dry_run=False, wait=10, actor="dana")
+        return report, [f"{one.command} {one.outcome} {one.detail}" for one in healed]
+
+    def standing(self) -> list[tuple[datetime | None, datetime | None]]:
+        return [(booking.start, booking.end) for booking in self.provider.live("main")]
+
+
+@pytest.fixture
+async def office() -> AsyncIterator[Office]:
+    provider, clock, store = LocalProvider("main"), Later(), MemoryStore()
+    settings = Settings(store="memory:", provider="local:", log_level="warning")
+    async with AsyncExitStack() as stack:
+        opened = Orchestrator.open(settings, providers=(provider,), clock=clock, store=store)
+        yield Office(await stack.enter_async_context(opened), provider, clock, store)
+
+
+NOW_HERE = (START, START + HOUR)
+NOW_THERE = (MOVED.start, MOVED.end)
+
+
+@pytest.mark.parametrize(
+    ("policy", "state", "stands", "at"),
+    [
+        ("adopt", "confirmed", [NOW_THERE], NOW_THERE),
+        ("restore", "confirmed", [NOW_HERE], NOW_HERE),
+        ("park", "confirmed", [NOW_THERE], NOW_HERE),
+    ],
+)
+async def test_a_booking_that_was_moved_is_healed_as_the_policy_says(
+    office: Office, policy: str, state: str, stands: list[Any], at: Any
+) -> None:
+    booked = await office.book("first")
+    await office.move_there(booked)
+    report, healed = await office.heal(policy)
+    assert [finding.kind for finding in report.findings] == [Kind.DRIFTED]
+    assert [words.split()[:2] for words in healed] == [[policy, "given"]]
+    after = await office.desk.show(booked.id, wait=10)
+    assert (after.state, after.parked, (after.start, after.end)) == (state, policy == "park", at)
+    assert office.standing() == stands
+    again = await office.desk.reconcile("main", policy=policy)
+    assert [finding.kind for finding in again.findings] == ([Kind.PARKED] if policy == "park" else [])
+
+
+@pytest.mark.parametrize(
+    ("policy", "state", "stands"),
+    [("adopt", "cancelled", []), ("restore", "confirmed", [NOW_HERE]), ("park", "confirmed", [])],
+)
+async def test_a_booking_that_is_gone_is_healed_as_the_policy_says(
+    office: Office, policy: str, state: str, stands: list[Any]
+) -> None:
+    booked = await office.book("first")
+    office.forget_there(booked)
+    report, healed = await office.heal(policy)
+    assert [finding.kind for finding in report.findings] == [Kind.MISSING]
+    after = await office.desk.show(booked.id, wait=10)
+    assert (after.state, after.parked, office.standing()) == (state, policy == "park", stands), healed
+    again = await office.desk.reconcile("main", policy=policy)
+    assert [finding.kind for finding in again.findings] == ([Kind.PARKED] if policy == "park" else [])
+
+
+@pytest.mark.parametrize("policy", ["adopt", "restore", "park"])
+async def test_a_leftover_is_taken_away_whatever_the_policy(office: Office, policy: str) -> None:
+    booked = await office.book("first")
+    await office.desk.cancel(booked.id, key="cancel", wait=10)
+    office.revive_there(booked)
+    _, healed = await office.heal(policy)
+    assert [words.split()[:2] for words in healed] == [["remove", "given"]]
+    assert (await office.desk.show(booked.id, wait=10)).state == "cancelled"
+    assert office.standing() == []
+    assert (await office.desk.reconcile("main")).agrees
+
+
+async def test_a_strangers_entry_is_left_alone(office: Office) -> None:
+    await office.provider.create(Call(operation_id="x", client_ref="theirs", timeout_ms=1_000), MOVED)
+    for policy in ("adopt", "restore", "park"):
+        report, healed = await office.heal(policy)
+        assert ([finding.kind for finding in report.findings], healed) == ([Kind.ORPHANED], [])
+    assert office.standing() == [NOW_THERE]
+
+
+async def test_a_dry_run_changes_nothing(office: Office) -> None:
+    booked = await office.book("first")
+    await office.move_there(booked)
+    report = await office.desk.reconcile("main", policy="restore")
+    for _ in range(2):
+        (planned,) = await office.desk.heal(report)
+        assert (planned.command, planned.outcome, planned.appointment) == ("restore", "planned", booked.id)
+    assert (await office.desk.show(booked.id)).version == booked.version
+    assert office.standing() == [NOW_THERE]
+
+
+@pytest.mark.parametrize("policy", ["adopt", "restore", "park"])
+async def test_applied_twice_it_is_done_once(office: Office, policy: str) -> None:
+    moved, gone = await office.book("moved"), await office.book("gone")
+    await office.move_there(moved)
+    await office.cancel_there(gone)
+    report = await office.desk.reconcile("main", policy=policy)
+    first = await office.desk.heal(report, dry_run=False, wait=10)
+    events = [await office.desk.events(id) for id in (moved.id, gone.id)]
+    stands = office.standing()
+    second = await office.desk.heal(report, dry_run=False, wait=10)
+    assert {one.outcome for one in first} == {"given"}
+    assert {one.outcome for one in second} == {"repeated"}
+    assert [await office.desk.events(id) for id in (moved.id, gone.id)] == events
+    assert office.standing() == stands
+
+
+async def test_an_appointment_that_has_gone_on_since_refuses_what_was_planned_for_it(office: Office) -> None:
+    booked = await office.book("first")
+    await office.move_there(booked)
+    report = await office.desk.reconcile("main", policy="restore")
+    await office.desk.act(booked.id, "park", actor="dana", reason="wait")
+    (healed,) = await office.desk.heal(report, dry_run=False, wait=10)
+    assert (healed.outcome, healed.detail) == (
+        "refused",
+        f"the appointment is at version {booked.version + 1}, not at 6",
+    )
+    assert office.standing() == [NOW_THERE]
+
+
+async def test_who_healed_and_why_is_in_the_audit_trail(office: Office) -> None:
+    booked = await office.book("first")
+    await office.move_there(booked)
+    await office.heal("adopt")
+    told = next(e for e in await office.desk.events(booked.id) if e.type.startswith("booking-observed"))
+    assert told.actor == "dana"
+    assert told.data["reason"] == "reconciliation: drifted: edited in the calendar: end, start"
