@@ -28,21 +28,19 @@ class _Lines:
     """Writes lines, and remembers all of them as one hash."""
 
     def __init__(self) -> None:
-        self.count = 0
         self._hash = hashlib.sha256()
 
     def line(self, fields: dict[str, Any]) -> str:
         """One line."""
         text = json.dumps(fields, ensure_ascii=False, separators=(",", ":")) + "\n"
         self._hash.update(text.encode())
-        self.count += 1
         return text
 
     def last(self, by: Signer, fields: dict[str, Any]) -> str:
         """The line that signs all those before it."""
         sha256 = self._hash.hexdigest()
         signature = by.sign(signed_text(sha256))
-        return self.line({**fields, "lines": self.count, "sha256": sha256, "signature": signature})
+        return self.line({**fields, "sha256": sha256, "signature": signature})
 
 
 def signed_text(sha256: str) -> bytes:

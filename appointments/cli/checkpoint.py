@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
 from appointments import bootstrap
 from appointments.cli.command import command
@@ -42,7 +41,8 @@ async def checkpoint(
     append_checkpoint(checkpoints_path(log), taken)
     if output is not None:
         append_checkpoint(output, taken)
-    session.answer(taken.model_dump(mode="json"), Text(taken.model_dump_json()))
+    session.answered = True
+    session.out.file.write(taken.model_dump_json() + "\n")  # one line, however wide, and as it is in the files
     session.note(f"position {taken.position}, signed by the key {fingerprint(taken.public_key)}")
     return ExitCode.DONE
 
