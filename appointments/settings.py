@@ -1,12 +1,16 @@
 """Settings: read once, checked with limits, from the environment, `.env` or a TOML file."""
 
 import re
+from collections.abc import Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, StringConstraints
 from pydantic_settings import (
     BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -14,6 +18,7 @@ from pydantic_settings import (
 
 from domain.commands import Name
 
+PREFIX = "APPOINTMENTS_"
 _PASSWORD = re.compile(r"(://[^:@]*):.*@", re.DOTALL)
 
 
@@ -26,7 +31,7 @@ class Settings(BaseSettings):
     """What is in force. Each field is `APPOINTMENTS_<FIELD>` in the environment. Times in milliseconds."""
 
     model_config = SettingsConfigDict(
-        env_prefix="APPOINTMENTS_",
+        env_prefix=PREFIX,
         env_file=".env",
         env_ignore_empty=True,
         toml_file="appointments.toml",
@@ -88,3 +93,25 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments win over the environment, that over `.env`, that over `appointments.toml`."""
         return init_settings, env_settings, dotenv_settings, TomlConfigSettingsSource(settings_cls)
+
+
+def ignored() -> Iterator[str]:
+    """One line for each name that looks like a setting and is none: it was given, and changes nothing."""
+    for where, variables in (("", EnvSettingsSource(Settings)), (".env: ", DotEnvSettingsSource(Settings))):
+        for name in variables.env_vars:  # in small letters, whatever the environment holds
+            if name.startswith(PREFIX.lower()):
+                yield from _unless_known(where, PREFIX, name.removeprefix(PREFIX.lower()))
+    for name in TomlConfigSettingsSource(Settings).toml_data:
+        yield from _unless_known("appointments.toml: ", "", name)
+
+
+def _unless_known(where: str, prefix: str, name: str) -> Iterator[str]:
+    if name in Settings.model_fields:
+        return
+
+    def spelled(name: str) -> str:
+        return f"{prefix}{name.upper()}" if prefix else name
+
+    near = get_close_matches(name.lower(), Settings.model_fields, 1)
+    advice = f"did you mean {spelled(near[0])}?" if near else "`appointments settings` shows the names"
+    yield f"{where}{spelled(name)!a} is no setting and changes nothing: {advice}"

@@ -10,7 +10,7 @@ from pydantic_settings import SettingsError
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from appointments.settings import Settings
+from appointments.settings import Settings, ignored
 from domain.commands import refusal
 from domain.errors import InvalidFields
 
@@ -57,9 +57,15 @@ def console(stderr: bool = False) -> Console:
 
 
 def open_session(as_json: bool, given: dict[str, Any]) -> Session:
-    """A session under the settings in force, with the options that were given on top. Raises `InvalidFields`."""
+    """A session under the settings in force, with the options that were given on top. Raises `InvalidFields`.
+
+    Names of settings that are none are told on standard error.
+    """
     options = frozenset(name for name, value in given.items() if value is not None)
-    return Session(read_settings(given), as_json, console(), console(stderr=True), options)
+    session = Session(read_settings(given), as_json, console(), console(stderr=True), options)
+    for line in ignored():
+        session.note(line)
+    return session
 
 
 def read_settings(given: dict[str, Any]) -> Settings:

@@ -151,9 +151,10 @@ async def act(
     actor, appointment = session.settings.actor, uuid(id)
     parse(Act, {"action": action, "reason": reason, "step": step})
     async with _desk(session, key) as desk:
-        seen = await desk.act(appointment, action, actor=actor, reason=reason, step=step, key=key, wait=wait)
+        given = key or f"act-{action}-{(await desk.show(appointment)).version}"
+        seen = await desk.act(appointment, action, actor=actor, reason=reason, step=step, key=given, wait=wait)
     meant = action is OperatorAction.PARK and seen.parked
-    return _told(session, seen, None if meant else _unfinished(seen))
+    return _told(session, seen, None if meant else _unfinished(seen), None if key else given)
 
 
 def check_request(session: Session, key: str | None) -> None:
@@ -182,10 +183,13 @@ async def _at_rest(desk: Orchestrator, before: Appointment) -> int:
     return max(event.version for event in trail if event.type.startswith("reschedule-requested")) - 1
 
 
-def _told(session: Session, seen: Appointment, bad: ExitCode | None) -> ExitCode:
+def _told(session: Session, seen: Appointment, bad: ExitCode | None, key: str | None = None) -> ExitCode:
+    """Answer; `key` is what the command has to be given to be the same command when it is run again."""
     session.answer(seen.model_dump(mode="json"), render.appointment(seen))
     if bad is ExitCode.IN_PROGRESS and not session.as_json:
-        session.note("still in progress; it goes on while a process has this store open: run the same command again")
+        look = session.again("show", str(seen.id))
+        session.note(f"still in progress; it goes on while a process has this store open. To look at it: {look}")
+        session.note(f"to wait on, run the same command again{f' with --key {key}' if key else ''}")
     if bad is ExitCode.FAILED and not session.as_json:
         session.note(f"what happened: {session.again('audit', str(seen.id))}")
     return ExitCode.DONE if bad is None else bad

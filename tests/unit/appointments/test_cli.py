@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -323,3 +324,30 @@ def test_one_case_runs_and_leaves_results_and_log(own_folder: Path) -> None:
     assert (said.code, said.json["totals"]["passed"]) == (0, 1)
     assert (own_folder / "results" / "results_post.json").exists()
     assert (own_folder / "logs" / "log_post.txt").exists()
+
+
+def test_a_setting_that_is_none_is_told_beside_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APPOINTMENTS_TENNANT", "acme")
+    said = appointments("settings", "--json")
+    assert said.code == 0
+    assert said.json["tenant"] == "default"
+    assert said.err.splitlines() == [
+        "'APPOINTMENTS_TENNANT' is no setting and changes nothing: did you mean APPOINTMENTS_TENANT?"
+    ]
+
+
+def test_the_note_of_an_action_under_way_is_true() -> None:
+    """Run again as it says, the command waits on and does nothing twice; without the key it would be another action."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and never answers
+        away = ("--provider", f"http://127.0.0.1:{silent.getsockname()[1]}/api/v2", "--wait", "0")
+        document = appointments("book", *BOOKING, "--key", "order-1", "--json", *away).json
+        words = ("act", document["id"], "compensate", "--reason", "why", *away)
+        first = appointments(*words)
+        assert first.code == 3, first
+        assert f"appointments show {document['id']}" in first.err
+        key = first.err.strip().rpartition("run the same command again with --key ")[2]
+        assert appointments(*words, "--key", key, "--json").json["replayed"]
+        acted = [line for line in appointments("audit", document["id"]).out.splitlines() if "operator-acted" in line]
+        assert len(acted) == 1
+        named = appointments(*words, "--key", key)
+    assert named.err.endswith("to wait on, run the same command again\n")

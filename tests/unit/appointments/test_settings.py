@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from appointments import Settings
 from appointments.bootstrap import booking_saga, make_limits, make_notify, make_provider, store_path
+from appointments.settings import ignored
 from domain.errors import InvalidFields
 from domain.provider import Confirmed, WriteOutcome
 from providers.caldav import CalDavProvider
@@ -150,3 +151,26 @@ def test_policies_reach_the_saga_and_the_lanes() -> None:
     assert (calendar.retry.attempts_max, calendar.retry.backoff_ms, calendar.timeout_ms) == (7, 9, 111)
     assert (calendar.poll_ms, plan.deadline_ms) == (40, 500)
     assert make_limits(found).concurrency == 5
+
+
+def test_a_name_that_is_no_setting_is_told_with_the_nearest_that_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APPOINTMENTS_TENNANT", "swordfish")
+    monkeypatch.setenv("APPOINTMENTS_TENANT", "known")
+    monkeypatch.setenv("OTHER_TENNANT", "not ours")
+    Path(".env").write_text("APPOINTMENTS_DEADLINE=5\nNOT_OURS=1\nAPPOINTMENTS_ACTOR=dana\n")
+    Path("appointments.toml").write_text('Store = "memory:"\nzzz = 1\nactor = "dana"\n"a\\nb" = 1\n')
+    told = list(ignored())
+    assert told == [
+        "'APPOINTMENTS_TENNANT' is no setting and changes nothing: did you mean APPOINTMENTS_TENANT?",
+        ".env: 'APPOINTMENTS_DEADLINE' is no setting and changes nothing: did you mean APPOINTMENTS_DEADLINE_MS?",
+        "appointments.toml: 'Store' is no setting and changes nothing: did you mean store?",
+        "appointments.toml: 'zzz' is no setting and changes nothing: `appointments settings` shows the names",
+        "appointments.toml: 'a\\nb' is no setting and changes nothing: `appointments settings` shows the names",
+    ]
+    assert "swordfish" not in "".join(told)
+
+
+def test_settings_that_are_all_known_are_told_nothing_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.setenv(f"APPOINTMENTS_{name.upper()}", "x")
+    assert list(ignored()) == []
