@@ -8,29 +8,29 @@ from types import TracebackType
 from typing import Annotated, Any, Self
 
 import typer
-from rich.console import Group, RenderableType
-from rich.text import Text
+from rich.console import Group
 
 from appointments import bootstrap
-from appointments.cli import render
+from appointments.cli import reconcile_table
 from appointments.cli.command import command
 from appointments.cli.ending import ExitCode
 from appointments.cli.progress import ProgressReport
 from appointments.cli.session import Session
-from appointments.reconciling import bookmarks
+from appointments.orchestrator import Orchestrator
+from appointments.reconciling import Healed, bookmarks, planned
 from domain.commands import parse
 from domain.errors import InvalidFields
 from projections.reconciliation import healing
-from projections.reconciliation.model import Finding, Kind, Policy, Report
+from projections.reconciliation.model import Kind, Policy, Report
 from projections.reconciliation.page import page
 from projections.reconciliation.run import Wanted
 from projections.reconciliation.run import reconcile as compare
-from projections.reconciliation.survey import Sides
+from projections.reconciliation.survey import Sides, Told
 from projections.reconciliation.table import to_csv
 from saga.clock import WallClock
 
-ROWS_MAX = 200
-"""Findings in the table; the other formats hold all of them."""
+WAIT_S = 30.0
+"""How long each command of a healing is waited for; what takes longer goes on when the store is next open."""
 
 
 class Format(StrEnum):
@@ -56,8 +56,9 @@ async def reconcile(
     classes: Annotated[list[Kind] | None, typer.Option("--class", help="Only these; give it once for each.")] = None,
     policy: Annotated[Policy, typer.Option(help="What is proposed for an edit in the calendar.")] = Policy.PARK,
     heal: Annotated[bool, typer.Option("--heal", help="Show the commands that would mend it.")] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="With --heal: give these commands.")] = False,
 ) -> ExitCode:
-    """Compare a calendar with the log: intended, attempted, there. Exit 0 when all is matched or in progress."""
+    """Compare a calendar with the log: intended, attempted, there. Exit 0 when nothing is left to mend."""
     wanted = parse(
         Wanted,
         {
@@ -68,24 +69,23 @@ async def reconcile(
             "with_matched": Kind.MATCHED in (classes or ()),
         },
     )
-    _check_places(session, format, output)
-    report = await _compared(session, wanted)
-    shown = report.model_copy(update={"findings": _of(report.findings, classes)})
-    cures = healing.plan(shown.findings) if heal else None
-    _write(session, shown, format, output, cures)
-    return ExitCode.DONE if report.agrees else ExitCode.FAILED
+    _check(session, wanted, format, output)
+    if apply and not heal:
+        raise InvalidFields("--apply is for --heal", (("/apply", "needs --heal"),))
+    with Shown(session) as shown:
+        report, healed = await (_healed if apply else _compared)(session, wanted, classes, shown.told)
+    _write(session, report, format, output, healed if heal else None)
+    mended = apply and not report.unchecked and len(healed) == len(report.findings) and all(h.well for h in healed)
+    return ExitCode.DONE if report.agrees or mended else ExitCode.FAILED
 
 
-def _check_places(session: Session, format: Format, output: Path | None) -> None:
+def _check(session: Session, wanted: Wanted, format: Format, output: Path | None) -> None:
     if output is not None and not output.parent.is_dir():
         raise InvalidFields(f"--output {output}: there is no folder {output.parent}", (("/output", "no such folder"),))
     if output is not None and format is Format.TABLE:
         raise InvalidFields(f"--output {output}: add --format json, csv or html", (("/format", "no table in a file"),))
     if session.as_json and output is None and format in (Format.CSV, Format.HTML):
         raise InvalidFields(f"--json answers as JSON; for {format} add --output FILE", (("/output", "Field required"),))
-
-
-async def _compared(session: Session, wanted: Wanted) -> Report:
     settings = session.settings
     kept_by = settings.calendars.get(wanted.calendar, settings.provider_name)
     if settings.provider == "local:" or kept_by != settings.provider_name:
@@ -94,18 +94,40 @@ async def _compared(session: Session, wanted: Wanted) -> Report:
             "name the one that keeps it with --provider",
             (("/provider", "cannot be read from here"),),
         )
-    clock = WallClock()
+
+
+async def _compared(
+    session: Session, wanted: Wanted, classes: list[Kind] | None, told: Told
+) -> tuple[Report, tuple[Healed, ...]]:
+    """Beside whoever has the store open; what would be done about it is only planned."""
+    settings, clock = session.settings, WallClock()
     store = await bootstrap.open_store(settings, read_only=True)
     try:
         provider = bootstrap.make_provider(settings, clock)
         try:
-            with Shown(session) as shown:
-                sides = Sides(store, provider, clock.now)
-                return await compare(sides, wanted, bookmarks(settings), shown.told)
+            report = await compare(Sides(store, provider, clock.now), wanted, bookmarks(settings), told)
         finally:
             await provider.close()
     finally:
         await store.close()
+    report = _of(report, classes)
+    return report, tuple(planned(cure) for cure in healing.plan(report.findings))
+
+
+async def _healed(
+    session: Session, wanted: Wanted, classes: list[Kind] | None, told: Told
+) -> tuple[Report, tuple[Healed, ...]]:
+    """Needs the store for itself, as every command does."""
+    bootstrap.check_exists(session.settings)
+    async with Orchestrator.open(session.settings) as desk:
+        asked = wanted.model_dump(exclude={"calendar"})
+        report = _of(await desk.reconcile(wanted.calendar, **asked, told=told), classes)
+        return report, await desk.heal(report, dry_run=False, wait=WAIT_S, told=told)
+
+
+def _of(report: Report, classes: list[Kind] | None) -> Report:
+    shown = tuple(finding for finding in report.findings if not classes or finding.kind in classes)
+    return report.model_copy(update={"findings": shown})
 
 
 class Shown:
@@ -133,28 +155,24 @@ class Shown:
         self._bar.advance(by=done - self._bar.done)
 
 
-def _of(findings: Sequence[Finding], classes: list[Kind] | None) -> tuple[Finding, ...]:
-    return tuple(finding for finding in findings if not classes or finding.kind in classes)
-
-
 def _write(
-    session: Session, report: Report, format: Format, output: Path | None, cures: Sequence[healing.Cure] | None
+    session: Session, report: Report, format: Format, output: Path | None, healed: Sequence[Healed] | None
 ) -> None:
     document = report.model_dump(mode="json")
-    if cures is not None:
-        document["healing"] = [_planned(cure) for cure in cures]
+    if healed is not None:
+        document["healing"] = [one.model_dump(mode="json") for one in healed]
     if output is not None:
         output.write_text(_text(report, document, format), encoding="utf-8", newline="")
     if session.as_json or (output is None and format is Format.TABLE):
-        session.answer(document, Group(_shown(report), _cures(cures)))
+        session.answer(document, Group(reconcile_table.report(report), reconcile_table.healing(healed)))
         return
     if output is None:
         session.answered = True
         session.out.file.write(_text(report, document, format))
     else:
-        session.out.print(_verdict(report))
+        session.out.print(reconcile_table.verdict(report))
         session.note(f"written to {output}")
-    session.err.print(_cures(cures))
+    session.err.print(reconcile_table.healing(healed))
 
 
 def _text(report: Report, document: dict[str, Any], format: Format) -> str:
@@ -165,46 +183,3 @@ def _text(report: Report, document: dict[str, Any], format: Format) -> str:
             return page(report)
         case Format.JSON | Format.TABLE:
             return json.dumps(document, ensure_ascii=False, indent=2) + "\n"
-
-
-def _planned(cure: healing.Cure) -> dict[str, Any]:
-    return {"appointment": str(cure.appointment), "command": cure.word, "reason": cure.reason, "key": cure.key}
-
-
-def _shown(report: Report) -> RenderableType:
-    counts = [(str(kind).replace("_", " "), str(count)) for kind, count in report.counts.items() if count]
-    facts = render.pairs((*counts, ("in progress", report.in_progress or None), ("listed", report.listed)))
-    made = render.table("class", "appointment", "what is wrong", "started from", "repair")
-    for finding in report.findings[:ROWS_MAX]:
-        made.add_row(*map(Text, _cells(finding)))
-    left = len(report.findings) - ROWS_MAX
-    more = [Text(f"{left} more: --format csv --output FILE holds all of them")] if left > 0 else []
-    more += [Text(f"not checked: {one.appointment or one.provider_ref}: {one.reason}") for one in report.unchecked[:20]]
-    if report.note:
-        more.append(Text(f"note: {report.note}"))
-    return Group(*((made, Text("")) if report.findings else ()), facts, *more, _verdict(report))
-
-
-def _cells(finding: Finding) -> tuple[str, ...]:
-    event = finding.event
-    return (
-        finding.kind.replace("_", " "),
-        str(finding.appointment or finding.provider_ref),
-        "\n".join((finding.detail, *map(str, finding.fields))),
-        f"{event.type}, version {event.version}" if event else "not in the log",
-        finding.repair.replace("_", " "),
-    )
-
-
-def _verdict(report: Report) -> Text:
-    style = "green" if report.agrees else "bold red"
-    return Text(f"calendar agrees: {'yes' if report.agrees else 'no'}", style=style)
-
-
-def _cures(cures: Sequence[healing.Cure] | None) -> RenderableType:
-    if cures is None:
-        return Group()
-    made = render.table("command", "appointment", "because", title="Would be done (--apply does it)")
-    for cure in cures:
-        made.add_row(Text(cure.word), Text(str(cure.appointment)), Text(cure.reason))
-    return made if cures else Text("nothing that a command could mend")

@@ -2,19 +2,24 @@
 
 import asyncio
 import csv
+import io
 import json
 import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
+from appointments.cli import reconcile_table
 from appointments.cli.app import app
 from domain.provider import Call
 from mocks import MockProvider
+from projections.reconciliation.model import Finding, Kind, Proposal, Report
 from providers.api_v2 import ApiV2Provider
 
 BOOKING = ("--calendar", "main", "--time-zone", "UTC", "--summary", "Root canal, Ms Pat Example")
@@ -135,10 +140,30 @@ async def test_a_dry_run_shows_the_commands_and_gives_none(place: Place, policy:
     assert (shown.json["version"], shown.json["state"]) == (booked["version"], "confirmed")
 
 
+async def test_applied_it_is_done_and_a_second_time_there_is_nothing_to_do(place: Place) -> None:
+    first, second = await place.book(1), await place.book(2)
+    await place.behind_our_back(first)
+    said = await place.run("reconcile", "main", "--policy", "adopt", "--heal", "--apply", "--json", "--actor", "dana")
+    (healed,) = said.json["healing"]
+    assert (said.code, healed["outcome"], healed["detail"]) == (0, "given", "cancelled"), said
+    assert (await place.run("show", second["id"], "--json")).json["version"] == second["version"]
+    again = await place.run("reconcile", "main", "--heal", "--apply")
+    assert (again.code, "nothing that a command could mend" in again.out) == (0, True), again
+
+
+async def test_what_only_a_person_can_mend_keeps_the_exit_code(place: Place) -> None:
+    booked = await place.book(1)
+    await place.run("act", booked["id"], "park", "--reason", "wait")
+    said = await place.run("reconcile", "main", "--heal", "--apply")
+    assert said.code == 1, said
+    assert "nothing that a command could mend" in said.out
+
+
 @pytest.mark.parametrize(
     "words",
     [
         ("MAIN",),
+        ("main", "--apply"),
         ("main", "--output", "report.txt"),
         ("main", "--format", "csv", "--output", "nowhere/report.csv"),
         ("main", "--format", "html", "--json"),
@@ -156,6 +181,20 @@ async def test_a_calendar_that_is_kept_elsewhere_is_refused(place: Place, monkey
     await place.book(1)
     monkeypatch.setenv("APPOINTMENTS_CALENDARS", '{"main": "another"}')
     assert (await place.run("reconcile", "main")).code == 2
+
+
+def test_no_reference_from_outside_commands_the_terminal() -> None:
+    evil = Finding(kind=Kind.ORPHANED, provider_ref="a\x1b]0;owned\x07b\x9b2J", detail="x", repair=Proposal.BY_HAND)
+    now = datetime(2031, 3, 3, tzinfo=UTC)
+    report = Report(
+        **{"calendar": "main", "provider": "main", "tenant": "default", "began": now, "ended": now, "mode": "full"},
+        **{"listed": 1, "checked_again": 1, "in_progress": 0, "counts": {Kind.ORPHANED: 1}, "findings": (evil,)},
+    )
+    shown = Console(file=io.StringIO(), force_terminal=False, width=200)
+    shown.print(reconcile_table.report(report))
+    text = shown.file.getvalue()  # type: ignore[attr-defined]
+    assert "owned" in text
+    assert all(c.isprintable() or c == "\n" for c in text)
 
 
 async def test_a_provider_that_cannot_be_listed_is_one_clear_line(place: Place) -> None:
