@@ -241,6 +241,19 @@ def test_a_late_success_that_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None
     found_by("G2")
 
 
+# -- past the desk -------------------------------------------------------------------------------------------------
+
+
+def test_a_booking_that_is_made_again_under_the_operation_id_of_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    launched = saga.process._launch
+
+    def same(view: View, course: Course) -> Move:
+        return launched(view, replace(course, at=replace(course.at, round=0)))
+
+    monkeypatch.setattr(saga.process, "_launch", same)
+    found_by("FAULT")
+
+
 # -- what the simulation has found in the past ---------------------------------------------------------------------
 
 

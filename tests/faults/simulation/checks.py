@@ -188,10 +188,13 @@ def _operations(seen: Evidence) -> Iterator[str]:
             ids.setdefault((sent.client_ref, sent.operation), set()).add(sent.operation_id)
     for (ref, operation), used in ids.items():
         stream = seen.streams.get(UUID(ref), [])
-        rounds = sum(isinstance(event, e.RescheduleRequested | e.LateSuccess) for event in stream)
+        rebookings = sum(isinstance(event, e.RebookingRequested) for event in stream)
+        rounds = rebookings + sum(isinstance(event, e.RescheduleRequested | e.LateSuccess) for event in stream)
         allowed = (
             1
-            if operation in ("create", "hold", "tell")
+            if operation in ("hold", "tell")
+            else 1 + rebookings
+            if operation == "create"
             else max(rounds, 1)
             if operation == "reschedule"
             else 1 + rounds
@@ -206,7 +209,10 @@ def _deadlines(seen: Evidence) -> Iterator[str]:
         assert isinstance(first, e.AppointmentRequested)
         moves = {e.Operation.ACTION: first.deadline_at}
         for event in stream:
-            if isinstance(event, e.AppointmentConfirmed) and not event.forced and event.at >= first.deadline_at:
+            if isinstance(event, e.RebookingRequested):
+                moves[e.Operation.ACTION] = event.deadline_at
+            deadline_at = moves[e.Operation.ACTION]
+            if isinstance(event, e.AppointmentConfirmed) and not event.forced and event.at >= deadline_at:
                 yield f"{id} was confirmed after its deadline"
             if isinstance(event, e.RescheduleRequested):
                 moves[e.Operation.RESCHEDULE] = event.deadline_at
@@ -214,9 +220,8 @@ def _deadlines(seen: Evidence) -> Iterator[str]:
                 left = moves[event.operation] - event.at
                 if timedelta(milliseconds=event.timeout_ms) > max(left, timedelta(milliseconds=1)):
                     yield f"{id}: {event.step} got {event.timeout_ms} ms with {left} left"
-        late = [event for event in stream if isinstance(event, e.StepStarted) and event.at >= first.deadline_at]
-        if any(event.operation is e.Operation.ACTION for event in late):
-            yield f"{id} was tried again after its deadline"
+                if event.operation is e.Operation.ACTION and left <= timedelta(0):
+                    yield f"{id} was tried again after its deadline"
         ended = [place for place, event in enumerate(stream) if isinstance(event, e.AppointmentFailed)]
         if ended and seen.states[id].state in ENDED and seen.states[id].reason is None:
             yield f"{id} ended without a reason"

@@ -30,6 +30,7 @@ class Record:
     end: datetime
     moved_from: int = 0
     version: int = 1
+    deleted: bool = False
     visible_s: float = 0.0
     """Listings and searches show it from then on."""
 
@@ -71,13 +72,22 @@ class Ledger:
     faults: list[tuple[str, str]] = field(default_factory=list)
     """What must never be: more than one live booking of one appointment."""
     story: list[tuple[float, str]] = field(default_factory=list)
+    rebooks: bool = False
+    """A reference whose bookings are all over can be booked again, under another operation id."""
+    created: dict[str, Record] = field(default_factory=dict)
+    edited: set[str] = field(default_factory=set)
+    """Operation ids whose bookings somebody has edited by hand: a repeat is still answered as the first time."""
 
     def create(
         self, operation_id: str, client_ref: str, details: BookingDetails, pending: bool, lag_s: float
     ) -> WriteOutcome:
         """Book."""
         known = self.by_ref.get(client_ref, [])
-        if self.idempotent and known:
+        again = self.rebooks and operation_id not in self.created and not self.live(client_ref)
+        if self.idempotent and operation_id in self.edited and not self.live(client_ref):
+            answered = self.created[operation_id].booking()
+            return Confirmed(booking=answered.model_copy(update={"status": BookingStatus.ACCEPTED}), replayed=True)
+        if self.idempotent and known and not again:
             record = known[-1]
             if record.asked != details:
                 return Rejected(reason="the key was used for another booking", conflict=True)
@@ -96,6 +106,7 @@ class Ledger:
             visible_s=self.now_s() + lag_s,
         )
         self.records.append(record)
+        self.created[operation_id] = record
         self.by_ref.setdefault(client_ref, []).append(record)
         self._note(record, "created")
         return self._taken(record, replayed=False)
@@ -158,7 +169,8 @@ class Ledger:
     def get(self, provider_ref: str) -> Record | None:
         """By the provider's own reference."""
         number = provider_ref.removeprefix("bk_")
-        return self.records[int(number) - 1] if number.isdecimal() and int(number) <= len(self.records) else None
+        record = self.records[int(number) - 1] if number.isdecimal() and int(number) <= len(self.records) else None
+        return None if record is None or record.deleted else record
 
     def find(self, client_ref: str) -> Record | None:
         """By client reference: a live one if there is one; lagging as searches do."""
@@ -168,6 +180,29 @@ class Ledger:
     def live(self, client_ref: str) -> list[Record]:
         """What stands there for an appointment."""
         return [record for record in self.by_ref.get(client_ref, []) if record.live]
+
+    # -- past the desk -------------------------------------------------------------------------------------------
+
+    def move(self, record: Record, start: datetime, end: datetime) -> None:
+        """Somebody drags it to another time."""
+        self._edit(record, start=start, end=end)
+
+    def cancel_by_hand(self, record: Record) -> None:
+        """Somebody cancels it."""
+        self._edit(record, status=BookingStatus.CANCELLED)
+
+    def revive(self, record: Record) -> None:
+        """Somebody takes a cancellation back."""
+        self._edit(record, status=BookingStatus.ACCEPTED)
+
+    def delete(self, record: Record) -> None:
+        """Somebody deletes it: no trace is left."""
+        self.by_ref[record.client_ref].remove(record)
+        self._edit(record, status=BookingStatus.CANCELLED, deleted=True)
+
+    def _edit(self, record: Record, **fields: object) -> None:
+        self.edited.add(record.operation_id)
+        self._change(record, **fields)
 
     def _change(self, record: Record, **fields: object) -> None:
         for name, value in fields.items():

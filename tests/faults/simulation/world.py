@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from domain import events as e
+from domain.appointment import Appointment, evolve
 from domain.commands import Request
 from domain.definition import RetryPolicy
 from domain.errors import CommandRefused, ConcurrencyConflict, StoreUnavailable
@@ -21,12 +22,13 @@ from saga.inputs import Asked, CalledBack, Hold
 from saga.lanes import Lanes, LimitPolicy
 from saga.runtime import Runtime
 from saga.virtual_time import VirtualClock, VirtualLoop
-from simulation import script
+from simulation import outside, script
 from simulation.faulty_calls import Network
 from simulation.faulty_provider import DepositService, FaultyProvider, Manner, NotifyService, Sent, Webhook
 from simulation.faulty_store import FaultyStore, at_once
 from simulation.script import Ask
 from simulation.weather import FAULTS_END_S, StoreWeather, Weather
+from store.mapper import decode
 from store.memory import MemoryStore
 from store.port import Append, RecordedEvent
 
@@ -38,6 +40,9 @@ CANARY_AT_S = FAULTS_END_S + 4.0
 HORIZON_S = CANARY_AT_S + (DEADLINE_MS + CLEANUP_MS) / 1_000 + 15.0
 """By then every budget is spent."""
 DELIVERIES_MAX = 100
+QUIET_LOOKS = 8
+LAST_LOOK_S = HORIZON_S - 25.0
+"""What is reported by then has the time to come to its end."""
 WAKES_WITHIN = timedelta(seconds=3)
 """Who waits for an end is told so soon after it, even if the store was in trouble then."""
 ENDS = (e.AppointmentFailed.type, e.AppointmentCancelled.type)
@@ -135,6 +140,9 @@ class World:
         self.asks = script.drawn(rng, rng.choice((3, 4, 5, 6)))
         self.crashes = sorted(rng.uniform(0, FAULTS_END_S - 1) for _ in range(rng.choice((0, 0, 1, 3))))
         self.concurrency = rng.choice((512, 512, 512, 1, 2))
+        self.hands = Random(f"{seed} by hand")
+        self.edits = outside.drawn(self.hands, len({ask.appointment for ask in self.asks}))
+        self.provider.ledger.rebooks = self.hands.random() < 0.5
 
     def _services(self, rng: Random) -> None:
         def weather(rejects: float = 0.0) -> Weather:
@@ -175,6 +183,9 @@ class World:
         await self._boot()
         self._spawn(self._follow())
         people = [self._spawn(self._ask(ask)) for ask in self.asks]
+        people += [self._spawn(self._edit(edit)) for edit in self.edits]
+        if self.edits:
+            people.append(self._spawn(self._observe()))
         for at_s in self.crashes:
             self.loop.call_at(at_s, self.crash)
         await asyncio.sleep(CANARY_AT_S - self.loop.time())
@@ -304,6 +315,35 @@ class World:
         if late > WAKES_WITHIN:
             self.faults.append(f"{self.loop.time():.3f}s: who waited for {appointment} was told {late} late")
 
+    # -- past the desk -------------------------------------------------------------------------------------------
+
+    async def _edit(self, edit: outside.Edit) -> None:
+        await asyncio.sleep(edit.at_s - self.loop.time())
+        while self.loop.time() < FAULTS_END_S:
+            if outside.edit(self.provider.ledger, self.folded(edit.appointment), edit):
+                return
+            await asyncio.sleep(0.5)
+
+    async def _observe(self) -> None:
+        """Look at what rests, and report it, until all was well for so long that nothing can come any more."""
+        quiet = 0
+        while quiet < QUIET_LOOKS and self.loop.time() < LAST_LOOK_S:
+            await asyncio.sleep(self.hands.uniform(*outside.LOOKS_EVERY_S))
+            quiet += 1 if self.loop.time() > CANARY_AT_S else 0
+            for id in sorted({ask.appointment for ask in self.asks}):
+                last = self.loop.time() > CANARY_AT_S
+                ask = outside.report(self.hands, self.provider.ledger, self.folded(id), self.loop.time(), last)
+                if ask is not None:
+                    quiet = 0
+                    await self._ask(ask)
+
+    def folded(self, id: UUID) -> Appointment:
+        """What the log says of an appointment."""
+        state = Appointment(id)
+        for recorded in at_once(self.medium.events(id)):
+            state = evolve(state, decode(recorded))
+        return state
+
     # -- services ------------------------------------------------------------------------------------------------
 
     def _committed(self, entry: Append) -> None:
@@ -318,6 +358,8 @@ class World:
             self.loop.call_later(crash_after_s, self.crash)
         if sent.operation not in WRITES:
             return
+        if sent.operation == "create" and sent.operation_id in self.provider.ledger.edited:
+            self.faults.append(f"{sent.at_s:.3f}s: {sent.client_ref} is made again by the operation that had made it")
         stream = at_once(self.medium.events(UUID(sent.client_ref)))
         announced = next((event for event in reversed(stream) if event.type == e.StepStarted.type), None)
         if announced is None or sent.operation_id.encode() not in announced.body:
