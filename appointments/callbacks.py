@@ -1,16 +1,19 @@
 """The callback receiver: a real HTTP endpoint for providers' signed messages (Standard Webhooks 1.0)."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from json import JSONDecodeError
 from typing import Annotated, Any, Literal, Self
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 from pydantic import BaseModel, Field, StringConstraints, ValidationError
 from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook, WebhookVerificationError
 
 from domain.errors import ConcurrencyConflict, InvalidFields, StoreUnavailable
 
 BODY_MAX = 64 * 1024
+BODY_WITHIN_S = 10.0
 PATH = "/v1/callbacks/{provider}"
 STATUSES = {"booking.accepted": "accepted", "booking.rejected": "rejected", "booking.cancelled": "cancelled"}
 
@@ -37,6 +40,8 @@ class CallbackBody(BaseModel):
 class CallbackListener:
     """Serves `POST /v1/callbacks/<provider>`: 204 taken (or kept, reference unknown), 401 unsigned or stale.
 
+    Every other answer is a problem document (RFC 9457) as well; a body has to arrive within `BODY_WITHIN_S`.
+
     Use as an async context manager; give it `deliver` once the orchestrator is open (503 until then). Raises
     `InvalidFields` for a secret that is none, and for an address that cannot be listened on.
     """
@@ -45,9 +50,9 @@ class CallbackListener:
         self._hooks = {provider: _hook(secret) for provider, secret in secrets.items()}
         self._host, self._port = host, port
         self.deliver: Deliver | None = None
-        application = web.Application(client_max_size=BODY_MAX)
+        application = web.Application(client_max_size=BODY_MAX, middlewares=(_as_problems,))
         application.router.add_post(PATH, self._receive)
-        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0, lingering_time=1.0)
 
     async def __aenter__(self) -> Self:
         await self._runner.setup()
@@ -79,7 +84,12 @@ class CallbackListener:
         if hook is None:
             return _problem(404, "unknown-provider", f"no provider {provider!r} calls back here")
         try:
-            body = await request.read()
+            async with asyncio.timeout(BODY_WITHIN_S):
+                body = await request.read()
+        except TimeoutError:
+            late = _problem(408, "body-too-slow", f"the body has to arrive within {BODY_WITHIN_S:.0f} s")
+            late.force_close()
+            return late
         except web.HTTPRequestEntityTooLarge:
             return _problem(413, "body-too-large", f"at most {BODY_MAX} bytes")
         headers: dict[str, Any] = {name.lower(): value for name, value in request.headers.items()}
@@ -105,6 +115,20 @@ class CallbackListener:
         except (StoreUnavailable, ConcurrencyConflict):
             return _problem(503, "store-unavailable", "try again later")
         return web.Response(status=204)
+
+
+@web.middleware
+async def _as_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """What the framework refuses by itself (a path, a method) is told as everything else is."""
+    try:
+        return await handler(request)
+    except web.HTTPMethodNotAllowed as refused:
+        allowed = ", ".join(sorted(refused.allowed_methods))
+        told = _problem(405, "method-not-allowed", f"callbacks are received by {allowed}")
+        told.headers["Allow"] = allowed
+        return told
+    except web.HTTPNotFound:
+        return _problem(404, "not-found", f"callbacks are received at {PATH}")
 
 
 def _hook(secret: str) -> Webhook:

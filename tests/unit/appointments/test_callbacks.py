@@ -1,5 +1,6 @@
 """The callback receiver: what it listens on, whose word it takes, and what is kept when nobody can be told."""
 
+import asyncio
 import json
 import socket
 import sqlite3
@@ -12,7 +13,7 @@ import aiohttp
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from appointments import Orchestrator, Settings
+from appointments import Orchestrator, Settings, callbacks
 from appointments.callbacks import BODY_MAX, CallbackListener
 from domain.errors import InvalidFields
 from domain.identity import orphan_stream
@@ -152,3 +153,35 @@ async def test_a_body_that_is_not_taken_is_told_why(
     ):
         assert (answer.status, answer.content_type) == (status, "application/problem+json")
         assert (await answer.json())["type"] == f"urn:appointments:problem:{problem}"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "problem"),
+    [
+        ("GET", "/v1/callbacks/main", 405, "method-not-allowed"),
+        ("PUT", "/v1/callbacks/main", 405, "method-not-allowed"),
+        ("POST", "/v1/callbacks/nobody", 404, "unknown-provider"),
+        ("POST", "/", 404, "not-found"),
+    ],
+)
+async def test_a_request_that_is_no_callback_is_told_so_as_a_problem(
+    client: aiohttp.ClientSession, method: str, path: str, status: int, problem: str
+) -> None:
+    async with CallbackListener({"main": SECRET}) as listener:
+        url = listener.url("main").replace("/v1/callbacks/main", path)
+        async with client.request(method, url, data=b"{}") as answer:
+            assert (answer.status, answer.content_type) == (status, "application/problem+json")
+            assert (await answer.json())["type"] == f"urn:appointments:problem:{problem}"
+            assert answer.headers.get("Allow") == ("POST" if status == 405 else None)
+
+
+async def test_a_body_that_does_not_arrive_holds_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(callbacks, "BODY_WITHIN_S", 0.05)
+    async with CallbackListener({"main": SECRET}) as listener:
+        port = int(listener.url("main").split(":")[2].split("/")[0])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST /v1/callbacks/main HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{")
+        told = await asyncio.wait_for(reader.read(), 5)  # to the end: the connection is closed
+        writer.close()
+    assert told.startswith(b"HTTP/1.1 408 ")
+    assert b"urn:appointments:problem:body-too-slow" in told
