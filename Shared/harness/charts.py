@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from html import escape
 
 from appointments.cases import Result
+from Shared.harness.judging import early
 from Shared.harness.metrics import told
 from Shared.harness.models import Latency, LegacyResult
 
@@ -58,10 +59,9 @@ def latency(a: Latency, b: Latency) -> str:
 
 
 def _short(result: LegacyResult | Result) -> str:
-    words = told(result)
     if isinstance(result, LegacyResult):
-        return ", ".join(words) + (" too early" if result.told_too_early else "")
-    return result.state if result.state != "init" else words[0]
+        return ", ".join("booked too early" if early(call) else call.told for call in result.calls)
+    return result.state if result.state != "init" else told(result)[0]
 
 
 def _text(x: int, y: int, text: str, style: str = "") -> str:

@@ -21,9 +21,9 @@ def wanted(case: Case, expected: Expected) -> list[Wanted]:
     return told
 
 
-def too_early(calls: list[Call]) -> bool:
+def early(call: Call) -> bool:
     """Told "booked" while the provider had not decided."""
-    return any(call.told == "booked" and call.status == 202 for call in calls)
+    return call.told == "booked" and call.status == 202
 
 
 def end_right(case: Case, expected: Expected, calls: list[Call], live: int) -> bool:
@@ -38,7 +38,7 @@ def differences(case: Case, expected: Expected, calls: list[Call], live: int) ->
         for number, (want, call) in enumerate(zip(wanted(case, expected), calls, strict=True), 1)
         if want != call.told
     ]
-    if too_early(calls):
+    if any(early(call) for call in calls):
         found.append("booked told while the provider's answer was pending (202)")
     if live != expected.live_bookings:
         found.append(f"live bookings: {expected.live_bookings} wanted, {live} found")

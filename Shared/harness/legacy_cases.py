@@ -9,7 +9,7 @@ from typing import Any
 
 from appointments.cases import OPERATIONS, Case, Expected, Send
 from mocks import MockProvider
-from Shared.harness.judging import differences, end_right, surprises, too_early
+from Shared.harness.judging import differences, early, end_right, surprises
 from Shared.harness.models import Call, LegacyExpected, LegacyResult
 
 ROOT = Path(__file__).absolute().parents[2]
@@ -38,7 +38,7 @@ async def play(case: Case, expected: Expected, legacy: LegacyExpected) -> Legacy
         compensated=made.get("cancel", 0) > 0,
         live_bookings=live,
         told_booked=sum(call.told == "booked" for call in calls),
-        told_too_early=too_early(calls),
+        told_too_early=any(early(call) for call in calls),
         end_right=end_right(case, expected, calls, live),
         duration_ms=sum(call.duration_ms for call in calls),
         verdict="failed" if found else "passed",
