@@ -27,6 +27,7 @@ Runs = tuple[str, int, str]
 
 STREAMS_PAGE = 256
 STREAMS_AT_ONCE = 32
+ROWS_PAGE = 64
 LOOKS_MAX = 5
 """How often a stream that moves on meanwhile is looked at."""
 
@@ -107,6 +108,7 @@ class _StreamCheck:
     ) -> None:
         self._store, self._now, self._runs, self._plans, self._findings = store, now, runs, plans, findings
         self._keys = KeyTable.of(store)
+        self._rows_read: UUID | None = None
         self.counts = _Counts()
 
     async def walk(self, progress: Progress) -> None:
@@ -114,11 +116,12 @@ class _StreamCheck:
         ids: Sequence[UUID] = ()
         while ids := await self._after(ids[-1] if ids else None):
             for start in range(0, len(ids), STREAMS_AT_ONCE):
-                looks = await self._look(ids[start : start + STREAMS_AT_ONCE])
+                some = ids[start : start + STREAMS_AT_ONCE]
+                looks = await self._look(some, await self._rows(some[-1], some))
                 for look in looks:
                     await self._tell(look)
                 progress(sum(look.stream.events for look in looks))
-        await self._rows_of_nobody()
+        await self._rows(None, ())
 
     async def _after(self, last: UUID | None) -> Sequence[UUID]:
         limit = STREAMS_PAGE
@@ -131,13 +134,13 @@ class _StreamCheck:
                     return ()
                 limit //= 2
 
-    async def _look(self, ids: Sequence[UUID]) -> list[_Look]:
-        # Rows first: one that was read after its stream might be ahead of it.
-        rows = await asyncio.gather(*(self._row(id) for id in ids))
+    async def _look(self, ids: Sequence[UUID], rows: Mapping[UUID, OpenWork] | None) -> list[_Look]:
+        """Look at streams whose rows were read before: a row that was read later might be ahead of its stream."""
+        read = await asyncio.gather(*(self._row(id, rows) for id in ids))
         streams = await asyncio.gather(*(self._stream(id) for id in ids))
         kept = await self._kept(streams)
         looks = []
-        for stream, (row, torn) in zip(streams, rows, strict=True):
+        for stream, (row, torn) in zip(streams, read, strict=True):
             told = [*stream.findings, *about_keys(stream, kept)]
             if torn is not None:
                 told.append(torn)
@@ -151,7 +154,7 @@ class _StreamCheck:
         for _ in range(LOOKS_MAX):
             if not look.findings:
                 break
-            (again,) = await self._look((look.stream.id,))
+            (again,) = await self._look((look.stream.id,), None)
             if again == look:
                 break
             look = again
@@ -167,7 +170,9 @@ class _StreamCheck:
         except UNREADABLE as fault:
             return Stream(id, (Finding(kind="undecodable", subject=str(id), detail=str(fault)[:300]),))
 
-    async def _row(self, id: UUID) -> tuple[OpenWork | None, Finding | None]:
+    async def _row(self, id: UUID, rows: Mapping[UUID, OpenWork] | None) -> tuple[OpenWork | None, Finding | None]:
+        if rows is not None:
+            return rows.get(id), None
         try:
             return await self._store.work(id), None
         except UNREADABLE as fault:
@@ -179,13 +184,24 @@ class _StreamCheck:
         subjects = frozenset().union(*(stream.subjects for stream in streams))
         return await self._keys.look_up(subjects, frozenset().union(*(stream.refs for stream in streams)))
 
-    async def _rows_of_nobody(self) -> None:
-        after: UUID | None = None
+    async def _rows(self, last: UUID | None, ids: Sequence[UUID]) -> Mapping[UUID, OpenWork] | None:
+        """The rows that follow those read before, up to that of `last` (None: to the end), told of if nobody's.
+
+        None when one of them cannot be read: then each is read by itself.
+        """
+        rows: dict[UUID, OpenWork] = {}
+        after, more = self._rows_read, True
+        self._rows_read = last
         try:
-            while rows := await self._store.open_work(after):
-                for row in rows:
-                    if not await self._store.events(row.stream_id, limit=1):
+            while more:
+                batch = await self._store.open_work(after, ROWS_PAGE)
+                within = [row for row in batch if last is None or row.stream_id <= last]
+                rows.update((row.stream_id, row) for row in within if row.stream_id in ids)
+                for row in within:
+                    if row.stream_id not in rows and not await self._store.events(row.stream_id, limit=1):
                         self._findings.add("leftover", row.stream_id, "open work for a stream that is not in the log")
-                after = rows[-1].stream_id
+                more = len(within) == ROWS_PAGE
+                after = within[-1].stream_id if within else after
         except UNREADABLE:
-            return  # told with its stream
+            return None
+        return rows
