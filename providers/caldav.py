@@ -78,7 +78,10 @@ class CalDavProvider:
         self._listing = Listing(self._exchange, self._home, sync=sync)
 
     async def create(self, call: Call, details: BookingDetails) -> WriteOutcome:
-        """PUT a new resource; what stands there already is read back and compared."""
+        """PUT a new resource; what stands there already is read back and compared.
+
+        A cancelled event of ours is written over if it still has the etag that the call names.
+        """
         deadline = Deadline(call.timeout_ms)
         name = f"{call.client_ref}.ics"
         try:
@@ -194,6 +197,8 @@ class CalDavProvider:
         """After a refused create: ours already, somebody else's, or nothing at this place."""
         stored = await self._fetch(details.calendar, name, deadline)
         match stored:
+            case _Stored(event=event) if call.replaces is not None and event.status is BookingStatus.CANCELLED:
+                return await self._replace(call, details, stored, deadline)
             case _Stored(event=event) if event.uid == call.client_ref and event.same_content(details):
                 if event.status is BookingStatus.CANCELLED:
                     return Rejected(reason="the booking was cancelled")
@@ -208,6 +213,21 @@ class CalDavProvider:
                 return _refused(refused)
             case Rejected() | Retryable() | Unknown():
                 return Unknown(reason=f"{refused.status}, and the read back failed: {stored.reason}"[:500])
+
+    async def _replace(self, call: Call, details: BookingDetails, stored: _Stored, deadline: Deadline) -> WriteOutcome:
+        """Write over a cancelled event, in the place of which the booking is to be made."""
+        if call.replaces is None or stored.event.uid != call.client_ref or stored.etag != call.replaces:
+            return Rejected(reason="the booking was cancelled")
+        sequence = stored.event.sequence + 1
+        body = ical.write_event(call.client_ref, details, self._now(), sequence)
+        answer = await self._put(details.calendar, stored.name, deadline, {"If-Match": call.replaces}, body)
+        if isinstance(answer, Failure):
+            return failed(answer)
+        if answer.status in (200, 201, 204):
+            return Confirmed(booking=_written(call.client_ref, stored.name, answer, details, sequence + 1))
+        if answer.status in (409, 412):
+            return Retryable(reason=CHANGED)
+        return _refused(answer)
 
 
 def _to_move(

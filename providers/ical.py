@@ -58,11 +58,11 @@ class CalendarEvent:
         return (self.start, self.end) == (details.start.replace(microsecond=0), details.end.replace(microsecond=0))
 
 
-def write_event(client_ref: str, details: BookingDetails, now: datetime) -> bytes:
-    """Write a new event; raises `Unwritable`."""
+def write_event(client_ref: str, details: BookingDetails, now: datetime, sequence: int = 0) -> bytes:
+    """Write a new event, or the next one in the place of one that was cancelled; raises `Unwritable`."""
     event = Event()
     event.add("UID", client_ref)
-    event.add("SEQUENCE", 0)
+    event.add("SEQUENCE", sequence)
     event.add("STATUS", "CONFIRMED")
     event.add("SUMMARY", details.summary)
     _put_times(event, details, now)

@@ -107,6 +107,47 @@ async def test_an_event_cancelled_by_hand_reads_cancelled_and_is_not_booked_agai
     assert isinstance(await home.provider.create(call(), DETAILS), Rejected)
 
 
+async def cancelled_by_hand(home: Home) -> Call:
+    """The call that books again in the place of an event that somebody has cancelled."""
+    _, body = await home.raw("GET", "booking-1.ics")
+    await home.raw("PUT", "booking-1.ics", body.replace(b"STATUS:CONFIRMED", b"STATUS:CANCELLED"))
+    found = await home.provider.find(call(), "main")
+    assert isinstance(found, Found)
+    return call().model_copy(update={"operation_id": "create-again", "replaces": found.booking.etag})
+
+
+async def test_a_cancelled_event_is_written_over_where_that_is_asked_for(home: Home) -> None:
+    await home.provider.create(call(), DETAILS)
+    again = await cancelled_by_hand(home)
+    for replayed in (False, True):
+        made = await home.provider.create(again, DETAILS)
+        assert isinstance(made, Confirmed)
+        assert made.replayed is replayed
+        assert made.booking is not None
+        assert (made.booking.status, made.booking.version) == (BookingStatus.ACCEPTED, 2)
+    moved = await home.provider.reschedule(call(), "booking-1.ics", made.booking.etag, LATER)
+    assert isinstance(moved, Confirmed)
+
+
+async def test_one_that_has_changed_since_it_was_seen_is_not_written_over(home: Home) -> None:
+    await home.provider.create(call(), DETAILS)
+    again = await cancelled_by_hand(home)
+    _, body = await home.raw("GET", "booking-1.ics")
+    await home.raw("PUT", "booking-1.ics", body.replace(b"SUMMARY:Visit", b"SUMMARY:Somebody's"))
+    assert isinstance(await home.provider.create(again, DETAILS), Rejected)
+    assert (await home.raw("GET", "booking-1.ics"))[1].count(b"Somebody's")
+
+
+async def test_a_deleted_event_is_booked_again_under_the_same_reference(home: Home) -> None:
+    await home.provider.create(call(), DETAILS)
+    await home.raw("DELETE", "booking-1.ics")
+    again = call().model_copy(update={"operation_id": "create-again"})
+    assert isinstance(await home.provider.create(again, DETAILS), Confirmed)
+    found = await home.provider.find(call(), "main")
+    assert isinstance(found, Found)
+    assert found.booking.status is BookingStatus.ACCEPTED
+
+
 async def test_pages_during_changes_lose_nothing(home: Home) -> None:
     refs = [f"booking-{number}" for number in range(6)]
     for ref in refs:
