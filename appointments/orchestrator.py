@@ -20,6 +20,7 @@ from domain.commands import (
     BookAppointment,
     CancelAppointment,
     Command,
+    Instant,
     OperatorAction,
     Repair,
     ReportBooking,
@@ -32,7 +33,7 @@ from domain.errors import HistoryError, IllegalTransition, InvalidFields, Unknow
 from domain.identity import appointment_id
 from domain.labels import LABELS, action_label
 from domain.personal import appointment_subject, subject
-from domain.provider import BookingStatus, Provider, ProviderBooking
+from domain.provider import BookingStatus, Provider, ProviderBooking, Value
 from projections.health import Health, health
 from projections.listing import appointments
 from projections.reconciliation.bookmarks import Bookmarks
@@ -50,6 +51,13 @@ from store.mapper import decode
 from store.port import RecordedEvent, Store
 
 WAIT_MAX_S = 86_400.0
+
+
+class _AsOf(Value):
+    """A moment in the history of an appointment."""
+
+    version: int | None
+    at: Instant | None
 
 
 class Orchestrator:
@@ -262,12 +270,11 @@ class Orchestrator:
         return await Auditor(self._parts.store).replay(_uuid(id), tenant or self.settings.tenant)
 
     async def state_at(
-        self, id: UUID | str, *, version: int | None = None, at: datetime | None = None, tenant: str | None = None
+        self, id: UUID | str, *, version: int | None = None, at: datetime | str | None = None, tenant: str | None = None
     ) -> Appointment:
-        """The appointment as it was at a version, or at an instant (with an offset)."""
-        if at is not None and at.tzinfo is None:
-            raise InvalidFields("an instant needs an offset", (("/at", "Input should have timezone info"),))
-        return await as_it_was(self._parts.store, _uuid(id), tenant or self.settings.tenant, version, at)
+        """The appointment as it was at a version, or at an instant (with an offset). Raises `InvalidFields`."""
+        asked = parse(_AsOf, {"version": version, "at": at})
+        return await as_it_was(self._parts.store, _uuid(id), tenant or self.settings.tenant, asked.version, asked.at)
 
     async def health(self) -> Health:
         """Whether anything is wrong, overdue, parked or stranded."""

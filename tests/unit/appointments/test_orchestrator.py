@@ -298,6 +298,18 @@ class TestTheTrail:
         with pytest.raises(InvalidFields):
             await desk.state_at(one.id, at=datetime(2031, 1, 1))  # noqa: DTZ001 -- that is what is refused
 
+    async def test_an_instant_may_be_a_text_and_what_is_none_is_refused(self, desk: Orchestrator) -> None:
+        one = await desk.book(FIELDS, key="key-1", wait=5)
+        assert await desk.state_at(one.id, at=one.updated_at.isoformat()) == await desk.state_at(
+            one.id, at=one.updated_at
+        )
+        for odd in ("text", "2031-01-01T00:00", ""):
+            with pytest.raises(InvalidFields) as refused:
+                await desk.state_at(one.id, at=odd)
+            assert refused.value.errors[0][0] == "/at"
+        with pytest.raises(InvalidFields):
+            await desk.state_at(one.id, version="two")  # type: ignore[arg-type]
+
 
 class TestLists:
     async def test_filters(self, desk: Orchestrator, calendar: LocalProvider) -> None:
