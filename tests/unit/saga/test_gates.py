@@ -1,10 +1,13 @@
 """Breaker and limits as the turn sees them: a call that may not leave is no attempt."""
 
+from datetime import timedelta
+
 from given_when_then import (
     CREATING,
     DEADLINE,
     DUE,
     PENDING,
+    PLAN,
     REQUESTED,
     T0,
     TELLING,
@@ -90,3 +93,22 @@ def test_a_cancel_is_taken_at_once_whatever_the_breaker_says() -> None:
 
 def test_a_call_in_flight_is_not_held_back() -> None:
     given(*CREATING).when(DUE, after(6_000), closed(after(9_000))).waits(after(9_000)).is_("booking")
+
+
+def test_the_longer_it_stays_open_the_less_often_that_is_recorded() -> None:
+    """An outage of a whole day, and a breaker that opens anew every five seconds."""
+    day = PLAN.model_copy(update={"deadline_ms": 86_400_000})
+    then = given().when(book(deadline_ms=86_400_000), T0, closed(UNTIL), day)
+    events = 0
+    while then.turn.state.state != "failed":
+        assert then.turn.wake is not None
+        now = then.turn.wake.at
+        then = then.when(DUE, now, closed(now + timedelta(seconds=5)), day)
+        events += len(then.turn.events)
+    assert events < 1_500
+
+
+def test_what_wakes_it_early_records_nothing_and_what_is_open_again_is_used_at_once() -> None:
+    stream = (*REQUESTED, deferred(until=after(60_000)))
+    given(*stream).when(DUE, after(9_000), closed(after(14_000))).nothing().waits(after(60_000), "main")
+    given(*stream).when(DUE, after(9_000)).calls("calendar")
