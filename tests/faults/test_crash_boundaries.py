@@ -8,7 +8,7 @@ from simulation.checks import Evidence, violations
 from simulation.simulate import Run, history, log_bytes
 from simulation.stage import Scene, Stage, play, points
 
-from domain.commands import CancelAppointment, RescheduleAppointment
+from domain.commands import CancelAppointment, Repair, ReportBooking, RescheduleAppointment
 from domain.provider import Capabilities
 from saga.virtual_time import EPOCH
 
@@ -18,6 +18,9 @@ MOVE = (
     0.0,
     RescheduleAppointment(start=EPOCH + timedelta(days=9), end=EPOCH + timedelta(days=9, hours=1)),
     True,
+)
+ADOPT, RESTORE, REMOVE = (
+    (0.0, ReportBooking(seen=None, repair=repair), True) for repair in (Repair.ADOPT, Repair.RESTORE, Repair.REMOVE)
 )
 NOTIFY_FAILS = {"tell": "rejected"}
 CALLS_BACK = Capabilities(settle_ms=1_000, callbacks=True)
@@ -55,6 +58,15 @@ def scenes() -> list[tuple[Scene, str]]:
         (Scene("move in doubt", (MOVE,), {"reschedule": ["lost"]}), "confirmed"),
         (Scene("move that fails", (MOVE,), always={"reschedule": "503"}), "confirmed"),
         (Scene("move, cancelled", (MOVE, (0.5, CancelAppointment(), True))), "cancelled"),
+        (Scene("moved by hand, adopted", (ADOPT,), by_hand="move"), "confirmed"),
+        (Scene("moved by hand, taken back", (RESTORE,), {"reschedule": ["lost"]}, by_hand="move"), "confirmed"),
+        (Scene("cancelled by hand, adopted", (ADOPT,), by_hand="cancel"), "cancelled"),
+        (Scene("cancelled by hand, booked again", (RESTORE,), by_hand="cancel"), "confirmed"),
+        (
+            Scene("deleted, booked again in doubt", (RESTORE,), {"create": ["fine", "lost"]}, by_hand="delete"),
+            "confirmed",
+        ),
+        (Scene("revived by hand, removed", (CANCEL, REMOVE), by_hand="revive"), "cancelled"),
         (Scene("move, cancelled at work", (MOVE, (0.007, CancelAppointment(), False))), "cancelled"),
     ]
     return found

@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import TypeVar
 
-from domain.commands import Command, Request
+from domain.commands import Command, ReportBooking, Request
 from domain.definition import RetryPolicy
 from domain.identity import appointment_id
 from domain.provider import Call, Capabilities, Retryable, Unknown
@@ -16,6 +16,7 @@ from simulation import script
 from simulation.faulty_calls import Network
 from simulation.faulty_provider import FaultyProvider, Manner, NotifyService
 from simulation.faulty_store import FaultyStore
+from simulation.outside import Edit, edit
 from simulation.script import Ask
 from simulation.weather import StoreWeather, Weather
 from simulation.world import World
@@ -46,6 +47,8 @@ class Scene:
     always: dict[str, str] = field(default_factory=dict)
     """Answers to an operation that stay the same for ever."""
     pending: bool = False
+    by_hand: str = ""
+    """What somebody does to the booking before a report of it is given; the report tells what is there then."""
     capabilities: Capabilities = field(default_factory=lambda: Capabilities(settle_ms=1_000))
 
 
@@ -145,6 +148,7 @@ class Stage(World):
         manner = Manner(self.scene.capabilities, shares, 0.0, 0.0, settles_within_s=0.3)
         self.provider = FaultyProvider("main", Random(0), manner, FINE, self._seen, self._call_back)
         self.provider.network = ScriptedNetwork(self)
+        self.provider.ledger.rebooks = True
         self.notify = NotifyService(ScriptedNetwork(self), self._seen)
         retry = RetryPolicy(attempts_max=3, backoff_ms=100, jitter=0)
         calendar = CalendarStep(retry=retry, undo_retry=retry, timeout_ms=1_000, poll_ms=200)
@@ -182,7 +186,17 @@ class Stage(World):
             while not any(told.ask is self.asks[before - 1] for told in self.acknowledged):
                 await asyncio.sleep(0.001)
             await asyncio.sleep(ask.at_s)
+        if self.scene.by_hand and isinstance(ask.command, ReportBooking):
+            ask = await self._seen_after_edit(ask, ask.command)
         await super()._ask(ask)
+
+    async def _seen_after_edit(self, ask: Ask, report: ReportBooking) -> Ask:
+        await self._until_settled(ask.appointment)
+        ledger = self.provider.ledger
+        edit(ledger, self.folded(ask.appointment), Edit(0.0, ask.appointment, self.scene.by_hand, 11))
+        there = ledger.by_ref[self.ref]
+        seen = there[-1].booking() if there else None
+        return replace(ask, command=report.model_copy(update={"seen": seen}))
 
     async def _come_back(self, down_s: float) -> None:
         await super()._come_back(DOWN_S)
