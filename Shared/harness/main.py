@@ -40,10 +40,11 @@ def main(arguments: list[str]) -> int:
     asked = _parser().parse_args(arguments)
     try:
         given = read(asked.case or [])
-    except Unusable as fault:
+        asked.output.mkdir(parents=True, exist_ok=True)
+    except (Unusable, OSError) as fault:
         print(fault, file=sys.stderr)
         return 2
-    where = machine()
+    where, code = machine(), commit(ROOT)
     _told("1/5 A's own suite")
     suite = run_legacy_suite()
     _told(f"    {suite.tests} tests, {len(suite.failures)} failed: {', '.join(suite.failures) or 'none'}")
@@ -54,7 +55,7 @@ def main(arguments: list[str]) -> int:
     cases, at = given.data.cases, WallClock().now()
     metrics = Metrics(
         generated_at=at,
-        commit=commit(ROOT),
+        commit=code,
         machine=where,
         repeats=asked.repeat,
         watchdog_s=WATCHDOG_S,
@@ -89,7 +90,6 @@ def read(chosen: list[str]) -> Given:
 
 def write(folder: Path, at: datetime, metrics: Metrics, legacy: list[LegacyResult], ours: list[Result]) -> None:
     """Every result of a run; a chart that this run has no figures for is removed."""
-    folder.mkdir(parents=True, exist_ok=True)
     passed = sum(result.verdict == "passed" for result in legacy)
     totals = LegacyTotals(total=len(legacy), passed=passed, failed=len(legacy) - passed)
     pre = LegacyResults(generated_at=at, suite=metrics.a.suite, totals=totals, cases=legacy)

@@ -154,6 +154,12 @@ def test_an_unknown_case_is_refused(copy: Path) -> None:
     assert (ended.returncode, ended.stderr) == (2, "no such case: c99; there are c01 to c20\n")
 
 
+def test_results_that_cannot_be_written_are_told_of_before_anything_is_run(copy: Path) -> None:
+    ended = compare(copy, "--output", str(copy / "pyproject.toml" / "results"))
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "pyproject.toml" in ended.stderr
+
+
 def test_both_copies_of_the_cases_are_equal() -> None:
     assert (SHARED / "test_data.json").read_bytes() == (ROOT / "data" / "test_data.json").read_bytes()
 
