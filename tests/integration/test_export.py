@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import hashlib
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -21,12 +23,14 @@ from appointments.privacy import ErasureRequest, erase
 from domain.commands import BookAppointment
 from domain.personal import subject
 from domain.provider import Rejected
+from projections.export import signed_text
 from providers.local import LocalProvider
 from saga.clock import WallClock
+from store.chain import START, link
 from store.checkpoint import Signer, fingerprint
 
 VERIFIER = Path(__file__).parents[2] / "docs" / "verify_history.py"
-START = datetime(2031, 3, 3, 9, tzinfo=UTC)
+NINE = datetime(2031, 3, 3, 9, tzinfo=UTC)
 
 
 async def _fill(log: Path) -> list[str]:
@@ -37,7 +41,7 @@ async def _fill(log: Path) -> list[str]:
         for n in range(6):
             if n == 3:
                 provider.answer_next("create", Rejected(reason="no"))
-            fields = {"calendar": "main", "start": START, "end": START.replace(hour=10), "time_zone": "UTC"}
+            fields = {"calendar": "main", "start": NINE, "end": NINE.replace(hour=10), "time_zone": "UTC"}
             asked = BookAppointment.model_validate(
                 {**fields, "summary": f"Müllers visit {n}", "attendees": [{"email": f"p{n}@a.org"}]}
             )
@@ -164,6 +168,32 @@ def test_an_export_in_which_something_was_changed_is_not_genuine(log: Log, scope
     told = lines(log.export("--all" if scope == "all" else log.ids[0]))
     CHANGES[what](told)
     assert "NOT genuine" in log.verify(written(told))
+
+
+def signed_anew(log: Log, told: list[dict[str, Any]]) -> bytes:
+    """The last line made to fit the others, by somebody who has the key and an old checkpoint."""
+    sha256 = hashlib.sha256(written(told[:-1])).hexdigest()
+    signature = Signer(Ed25519PrivateKey.from_private_bytes(base64.b64decode(log.key))).sign(signed_text(sha256))
+    return written([*told[:-1], {**told[-1], "sha256": sha256, "signature": signature}])
+
+
+def chained_anew(told: list[dict[str, Any]]) -> None:
+    heads: dict[str, bytes] = {}
+    for one in told[1:-1]:
+        sealed, stream = base64.b64decode(one["sealed"]), UUID(one["stream"]).bytes
+        numbers = one["position"], stream, one["version"], one["type"], one["at"]
+        heads[one["stream"]] = link(heads.get(one["stream"], START), *numbers, one["body"].encode(), sealed)
+        one["digest"] = heads[one["stream"]].hex()
+
+
+@pytest.mark.parametrize("scope", ["all", "one"])
+def test_the_chain_and_the_root_hold_even_if_the_lines_are_signed_anew(log: Log, scope: str) -> None:
+    told = lines(log.export("--all" if scope == "all" else log.ids[0]))
+    assert log.verify(signed_anew(log, told)) == "", "the control"
+    told[3]["at"] += 1
+    assert f"(position {told[3]['position']}) is not what was written" in log.verify(signed_anew(log, told))
+    chained_anew(told)
+    assert "not those of the log that was signed" in log.verify(signed_anew(log, told))
 
 
 def test_no_byte_of_an_export_can_be_changed(log: Log) -> None:
