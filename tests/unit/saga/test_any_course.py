@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from world import World, plan_of
 
-from domain.commands import Act, CancelAppointment, OperatorAction, PolicyOverride, Request
+from domain.commands import Act, CancelAppointment, OperatorAction, PolicyOverride, Repair, ReportBooking, Request
 from domain.provider import BookingStatus, Confirmed, Found, Missing, Pending, Rejected, Retryable, Unknown
 from saga.inputs import Asked, CalledBack, Due
 
@@ -72,6 +72,10 @@ class Course(RuleBasedStateMachine):
     )
     def act(self, key: str, action: OperatorAction, step: str | None) -> None:
         self.world.ask(Act(action=action, reason="because", step=step), key)
+
+    @rule(key=keys, seen=st.one_of(st.none(), bookings()), repair=st.sampled_from(list(Repair)))
+    def report(self, key: str, seen: Any, repair: Repair) -> None:
+        self.world.ask(ReportBooking(seen=seen, repair=repair), key)
 
     @precondition(lambda self: self.world.calls)
     @rule(outcome=writes, pick=st.integers(-2, -1))
