@@ -187,8 +187,17 @@ def test_no_reference_from_outside_commands_the_terminal() -> None:
     evil = Finding(kind=Kind.ORPHANED, provider_ref="a\x1b]0;owned\x07b\x9b2J", detail="x", repair=Proposal.BY_HAND)
     now = datetime(2031, 3, 3, tzinfo=UTC)
     report = Report(
-        **{"calendar": "main", "provider": "main", "tenant": "default", "began": now, "ended": now, "mode": "full"},
-        **{"listed": 1, "checked_again": 1, "in_progress": 0, "counts": {Kind.ORPHANED: 1}, "findings": (evil,)},
+        calendar="main",
+        provider="main",
+        tenant="default",
+        began=now,
+        ended=now,
+        mode="full",
+        listed=1,
+        checked_again=1,
+        in_progress=0,
+        counts={Kind.ORPHANED: 1},
+        findings=(evil,),
     )
     shown = Console(file=io.StringIO(), force_terminal=False, width=200)
     shown.print(reconcile_table.report(report))
