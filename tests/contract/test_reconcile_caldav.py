@@ -199,3 +199,24 @@ async def test_an_event_that_was_put_under_another_name_is_the_same_booking(clin
     for changes in (True, False):
         finding = one(await clinic.compared(changes=changes, policy=Policy.RESTORE))
         assert (finding.kind, finding.provider_ref, finding.fields) == (Kind.DRIFTED, "another-name.ics", ())
+
+
+@pytest.mark.parametrize(("policy", "there"), [(Policy.RESTORE, 3), (Policy.ADOPT, 1)])
+async def test_what_was_healed_agrees(clinic: Clinic, policy: Policy, there: int) -> None:
+    first, second, third = [(await clinic.book(f"key-{hour}", hour)).id for hour in range(3)]
+    await clinic.edit(first, moved)
+    await clinic.edit(second, cancelled)
+    await clinic.delete(third)
+    report = await clinic.compared(policy=policy)
+    assert len(report.findings) == 3
+    healed = await clinic.desk.heal(report, dry_run=False, wait=20)
+    assert [one.outcome for one in healed] == ["given"] * 3, healed
+    after = await clinic.compared()
+    assert after.agrees, after
+    states = sorted([(await clinic.desk.show(id)).state for id in (first, second, third)])
+    assert states == ["cancelled"] * (3 - there) + ["confirmed"] * there
+    control: list[str] = []
+    await clinic.by_hand(lambda calendar: control.extend(one.data for one in calendar.events()))
+    live = [body for body in control if "STATUS:CANCELLED" not in body]
+    assert len(live) == there
+    assert all(SECRET.split(",")[0] in body for body in live)
