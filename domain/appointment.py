@@ -11,6 +11,7 @@ from domain.commands import OperatorAction, PolicyOverride, Repair
 from domain.definition import booking_step_of
 from domain.lifecycle import BACKWARD, ENDED, SETTLED, State, move
 from domain.provider import LIVE, BookingDetails, BookingStatus, ProviderBooking
+from domain.seen import seen_as, stands_as_booked, whole_days
 
 
 class Progress(StrEnum):
@@ -185,7 +186,7 @@ def evolve(before: Appointment, event: e.Event) -> Appointment:
         case e.StepSucceeded():
             return _succeeded(now, event)
         case e.AppointmentConfirmed():
-            return _undeferred(_but(now, forced=False))
+            return _but(now, forced=False, deferred_until=None, deferred_since=None)
         case e.AppointmentRequested():
             return _requested(now, event)
         case e.StepPending():
@@ -297,7 +298,7 @@ def _started(now: Appointment, event: e.StepStarted) -> Appointment:
     step = _but(step, progress=Progress.RUNNING, attempts=event.attempt, due_at=None)
     until = event.at + timedelta(milliseconds=event.timeout_ms) + FLIGHT_GRACE
     flight = InFlight(event.step, event.operation, event.operation_id, event.attempt, until)
-    return _undeferred(_but(_with(now, step, event.operation), in_flight=flight))
+    return _but(_with(now, step, event.operation), in_flight=flight, deferred_until=None, deferred_since=None)
 
 
 def _succeeded(now: Appointment, event: e.StepSucceeded) -> Appointment:
@@ -414,22 +415,6 @@ def _move_requested(now: Appointment, event: e.RescheduleRequested) -> Appointme
     )
 
 
-def stands_as_booked(details: BookingDetails, booking: ProviderBooking) -> bool:
-    """Whether it stands at these times, to the second, as calendars keep them; times that are not told agree."""
-    pairs = ((details.start, booking.start), (details.end, booking.end))
-    return all(seen is None or seen.replace(microsecond=0) == at.replace(microsecond=0) for at, seen in pairs)
-
-
-def seen_as(seen: ProviderBooking | None) -> str:
-    """What was seen, in words that hold nobody's text."""
-    if seen is None:
-        return "gone from the calendar"
-    if seen.status not in LIVE:
-        return f"{seen.status} in the calendar"
-    times = f", from {seen.start:%Y-%m-%dT%H:%MZ} to {seen.end:%Y-%m-%dT%H:%MZ}" if seen.start and seen.end else ""
-    return f"{seen.status} in the calendar as {seen.provider_ref}{times}"
-
-
 def _observed(now: Appointment, event: e.BookingObserved) -> Appointment:
     now = _but(now, keys=(*now.keys, ("report", event.key, event.fingerprint)))
     if now.state in ENDED:
@@ -452,14 +437,17 @@ def _observed(now: Appointment, event: e.BookingObserved) -> Appointment:
     if event.repair is Repair.RESTORE:
         return _but(now, astray=not stands_as_booked(details, seen))
     told_of = {"start": seen.start, "end": seen.end, "summary": seen.summary}
-    kept = {name: value for name, value in told_of.items() if value is not None}
-    return _but(now, details=details.model_copy(update=kept))
+    kept = details.model_copy(update={name: value for name, value in told_of.items() if value is not None})
+    if kept.all_day and not whole_days(kept):
+        kept = kept.model_copy(update={"all_day": False})
+    return _but(now, details=kept)
 
 
 def _rebooking(now: Appointment, event: e.RebookingRequested) -> Appointment:
     gone = now.booking_step
-    again = StepState(gone.name, round=now.rounds + 1, replaced=gone.booking)
-    return _but(now, actions=_put(now.actions, again), rounds=now.rounds + 1, deadline_at=event.deadline_at)
+    rounds = now.rounds + 1
+    again = StepState(gone.name, round=rounds, replaced=gone.booking)
+    return _but(now, actions=_put(now.actions, again), rounds=rounds, deadline_at=event.deadline_at, detail="")
 
 
 def _acted(now: Appointment, event: e.OperatorActed) -> Appointment:

@@ -6,13 +6,14 @@ The report is a fact of its own; what follows from it is what a command would ha
 from datetime import datetime, timedelta
 
 from domain import events as e
-from domain.appointment import Appointment, seen_as, stands_as_booked
+from domain.appointment import Appointment
 from domain.commands import Repair, ReportBooking, check_times
 from domain.definition import SagaPlan
 from domain.errors import IllegalTransition
 from domain.lifecycle import ENDED, State
 from domain.personal import ERASED
 from domain.provider import LIVE, BookingDetails, BookingStatus, ProviderBooking
+from domain.seen import seen_as, stands_as_booked
 
 
 def reported(

@@ -5,11 +5,12 @@ from datetime import timedelta
 from random import Random
 from uuid import UUID
 
-from domain.appointment import Appointment, stands_as_booked
+from domain.appointment import Appointment
 from domain.commands import Repair, ReportBooking, Request
 from domain.identity import appointment_id
 from domain.lifecycle import ENDED, SETTLED, State
 from domain.provider import LIVE, ProviderBooking
+from domain.seen import stands_as_booked
 from simulation.ledger import Ledger
 from simulation.script import TENANT, Ask
 from simulation.weather import FAULTS_END_S

@@ -51,12 +51,12 @@ from given_when_then import (
 )
 
 from domain import events as e
-from domain.appointment import seen_as
 from domain.commands import Repair, ReportBooking, parse
 from domain.errors import IllegalTransition, InvalidFields, KeyReused, StaleVersion, UnknownAppointment
 from domain.identity import fingerprint
 from domain.personal import ERASED
 from domain.provider import Confirmed, Found, Pending, ProviderBooking, Rejected, Unknown
+from domain.seen import seen_as
 from saga.inputs import Asked
 
 TIMEOUT = Unknown(reason="timeout")
@@ -120,6 +120,16 @@ class TestAdopt:
         state = given(*CONFIRMED).when(report(RENAMED, "adopt")).rests("confirmed").turn.state
         assert state.details is not None
         assert (state.details.summary, state.details.start) == ("Lunch", START)
+
+    @pytest.mark.parametrize(("hour", "all_day"), [(23, True), (10, False)], ids=["to another day", "to an hour"])
+    def test_whole_days_stay_whole_only_if_they_are(self, hour: int, all_day: bool) -> None:
+        first = requested()
+        whole = first.model_copy(update={"details": first.details.model_copy(update={"all_day": True})})
+        start = START.replace(hour=hour)
+        seen = booking(start=start, end=start + timedelta(days=1))
+        state = given(whole, *CONFIRMED[1:]).when(report(seen, "adopt")).turn.state
+        assert state.details is not None
+        assert state.details.all_day is all_day
 
     def test_another_entry_in_its_place_is_the_booking_from_then_on(self) -> None:
         then = given(*CONFIRMED).when(report(booking(ref="bk-2"), "adopt")).rests("confirmed")
@@ -234,7 +244,7 @@ class TestRestoreWhatIsGone:
         seen = booking(ref="bk-2")
         then = given(*PAID).when(report(None, "restore"), plan=THREE)
         then = then.when(answered(Confirmed(booking=seen), round=1), after(9), plan=THREE)
-        then.then(succeeded(booking=lean(seen)), CONFIRMATION).rests("confirmed")
+        then.then(succeeded(booking=lean(seen)), CONFIRMATION).rests("confirmed").is_("confirmed", detail="")
         assert then.turn.state.booking == lean(seen)
 
     def test_a_lost_answer_is_repeated_under_the_same_id(self) -> None:
