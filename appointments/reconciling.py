@@ -8,6 +8,7 @@ from uuid import UUID
 from appointments import bootstrap
 from appointments.settings import Settings
 from appointments.views import Appointment
+from domain.commands import Repair
 from domain.errors import CommandRefused, HistoryError
 from domain.lifecycle import Phase
 from domain.provider import Value
@@ -29,13 +30,13 @@ class Healed(Value):
     reason: str
     key: str
     outcome: Literal["planned", "given", "repeated", "refused", "failed"]
-    """`repeated`: it was given before, and nothing was done now."""
+    """`repeated`: it was given before, and nothing was done now. `failed`: given, and not mended by it."""
     detail: str = ""
     """The state that it came to, or why not."""
 
     @property
     def well(self) -> bool:
-        """It was given and has not come to a bad end; what is still in progress may yet."""
+        """It was given, and mends or may yet mend."""
         return self.outcome in ("given", "repeated")
 
 
@@ -85,5 +86,9 @@ async def _given(cure: Cure, give: Give) -> Healed:
     except HistoryError:
         return planned(cure, "failed", "its history cannot be read")
     going_on = ", still in progress" if seen.phase is Phase.IN_PROGRESS and not seen.parked else ""
-    state = f"{seen.state}{', parked' if seen.parked else ''}{going_on}"
+    reason = f": {seen.reason}" if seen.phase is Phase.FAILED else ""
+    state = f"{seen.state}{', parked' if seen.parked else ''}{going_on}{reason}"
+    lost = cure.word == Repair.RESTORE and seen.phase is Phase.FAILED
+    if lost or (seen.parked and cure.word != Repair.PARK):
+        return planned(cure, "failed", state)
     return planned(cure, "repeated" if seen.replayed else "given", state)

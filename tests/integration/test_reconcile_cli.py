@@ -151,6 +151,14 @@ async def test_applied_it_is_done_and_a_second_time_there_is_nothing_to_do(place
     assert (again.code, "nothing that a command could mend" in again.out) == (0, True), again
 
 
+async def test_a_repair_that_fails_is_told_and_keeps_the_exit_code(place: Place) -> None:
+    """This provider takes each reference once, so what it has cancelled cannot be booked again."""
+    await place.behind_our_back(await place.book(1))
+    said = await place.run("reconcile", "main", "--policy", "restore", "--heal", "--apply", "--json")
+    (healed,) = said.json["healing"]
+    assert (said.code, healed["outcome"], healed["detail"]) == (1, "failed", "failed: rejected"), said
+
+
 async def test_what_only_a_person_can_mend_keeps_the_exit_code(place: Place) -> None:
     booked = await place.book(1)
     await place.run("act", booked["id"], "park", "--reason", "wait")
