@@ -1,5 +1,6 @@
 """Healing: ordinary commands, dry run first, twice is once; after it the calendar agrees, whatever the policy."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -8,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from appointments import Orchestrator, Settings
+from appointments import Orchestrator, Settings, SyncOrchestrator
 from appointments.views import Appointment
+from domain.errors import InvalidFields
 from domain.provider import BookingDetails, BookingStatus, Call
 from projections.reconciliation.model import Kind, Report
 from providers.local import LocalProvider
@@ -190,3 +192,19 @@ async def test_who_healed_and_why_is_in_the_audit_trail(office: Office) -> None:
     told = next(e for e in await office.desk.events(booked.id) if e.type.startswith("booking-observed"))
     assert told.actor == "dana"
     assert told.data["reason"] == "reconciliation: drifted: edited in the calendar: end, start"
+
+
+def test_the_synchronous_face_says_the_same() -> None:
+    provider = LocalProvider("main")
+    settings = Settings(store="memory:", provider="local:", log_level="warning")
+    wanted = {"calendar": "main", "start": START, "end": START + HOUR, "time_zone": "UTC", "summary": "Check-up"}
+    with SyncOrchestrator.open(settings, providers=(provider,)) as desk:
+        booked = desk.book(wanted, key="first", wait=10)
+        call = Call(operation_id="by-hand", client_ref=str(booked.id), timeout_ms=1_000)
+        asyncio.run(provider.cancel(call, "main", str(booked.provider_ref)))
+        report = desk.reconcile("main", policy="adopt")
+        assert [one.outcome for one in desk.heal(report)] == ["planned"]
+        assert [one.detail for one in desk.heal(report, dry_run=False, wait=10)] == ["cancelled"]
+        assert desk.reconcile("main").agrees
+        with pytest.raises(InvalidFields):
+            desk.reconcile("MAIN")
