@@ -306,8 +306,9 @@ class Runtime:
         while True:
             self._wake.clear()
             try:
-                if not await self._hand_out():
-                    await self._sleep()
+                looked_at = self.clock.now()
+                if not await self._hand_out(looked_at):
+                    await self._sleep(looked_at)
             except StoreUnavailable:
                 await asyncio.sleep(STORE_RETRY_S)
             except Exception as fault:
@@ -315,8 +316,7 @@ class Runtime:
                 asyncio.get_running_loop().call_exception_handler({"message": "a turn failed", "exception": fault})
                 await asyncio.sleep(POLL_S)
 
-    async def _hand_out(self) -> int:
-        now = self.clock.now()
+    async def _hand_out(self, now: datetime) -> int:
         busy = tuple(self._calling)
         rows = await self.store.due(now, DUE_BATCH, self.lanes.closed(now), busy[:DUE_BATCH])
         ready = [row for row in rows if row.stream_id not in self._calling and self._may_go(row, now)]
@@ -368,9 +368,10 @@ class Runtime:
             # Not even its rows can be read; the open work says which was the last when it was written.
             return row.version
 
-    async def _sleep(self) -> None:
+    async def _sleep(self, looked_at: datetime) -> None:
+        # What fell due since the look is next: asked for what is later than now, the store would pass over it.
+        next_due = await self.store.next_due(looked_at)
         now = self.clock.now()
-        next_due = await self.store.next_due(now)
         until = min(filter(None, (next_due, self.lanes.reopens_at(now))), default=None)
         wait_s = POLL_S if until is None else min(POLL_S, max(0.001, (until - now).total_seconds()))
         self._sleeping_until = now + timedelta(seconds=wait_s)

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from given_when_then import BOOK, asked, told
@@ -307,6 +308,37 @@ class TestDeadlines:
             await store.append(Append(id, 0, (RecordedEvent(id, 1, "x", b"{}"),), row))
         due = await store.due(noon, 10)
         assert [row.starts_at for row in due] == sorted(row.starts_at for row in due)
+
+
+class _LateStore(MemoryStore):
+    """Between the look for what is due and the look for what is next, time passes."""
+
+    def __init__(self, clock: HandClock) -> None:
+        super().__init__("first")
+        self.clock, self.asked_after = clock, list[datetime]()
+
+    async def due(self, *args: Any, **more: Any) -> Any:
+        found = await super().due(*args, **more)
+        self.clock.at += timedelta(seconds=2)
+        return found
+
+    async def next_due(self, after: datetime) -> datetime | None:
+        self.asked_after.append(after)
+        return await super().next_due(after)
+
+
+async def test_what_falls_due_while_the_runtime_looks_is_not_passed_over() -> None:
+    desk = Desk()
+    store = _LateStore(desk.clock)
+    runtime = Runtime(store, desk.clock, [SAGA], {"main": desk.calendar}, Lanes(), "first")
+    id, due_at = UUID(int=7), desk.clock.at + timedelta(seconds=1)
+    row = OpenWork(id, tenant="default", lane="", due_at=due_at, starts_at=due_at, deadline_at=None)
+    await store.append(Append(id, 0, (), row))
+    await runtime.start()
+    while not store.asked_after:
+        await asyncio.sleep(0)
+    await runtime.stop()
+    assert store.asked_after[0] < due_at
 
 
 async def test_stopping_wakes_those_who_wait_and_cuts_calls_short(opened: Opened) -> None:
