@@ -13,6 +13,7 @@ from appointments.settings import Settings, without_password
 from domain.definition import RetryPolicy
 from domain.errors import InvalidFields
 from domain.provider import Confirmed, Provider, WriteOutcome
+from projections.views import Views, views_folder
 from providers.api_v2 import ApiV2Provider
 from providers.caldav import CalDavProvider
 from providers.local import LocalProvider
@@ -61,6 +62,11 @@ async def open_store(settings: Settings, read_only: bool = False) -> Store:
     path = store_path(settings)
     path.parent.mkdir(parents=True, exist_ok=True)
     return SqliteStore.open(path, owner=owner(), read_only=read_only)
+
+
+def make_views(settings: Settings, store: Store) -> Views:
+    """The read models of the store that the settings name: beside the log, or in memory where that is no file."""
+    return Views(store, None if settings.store == "memory:" else views_folder(store_path(settings)))
 
 
 def make_provider(settings: Settings, clock: Clock) -> Provider:

@@ -1,8 +1,9 @@
 """The Python face: book, cancel, reschedule, act, and know. The same commands as every other way in."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
+from functools import partial
 from typing import Any, Self
 from uuid import UUID
 
@@ -11,7 +12,16 @@ from appointments.callbacks import CallbackData
 from appointments.privacy import Erasure, ErasureRequest, erase, erasure_of
 from appointments.reconciling import Healed, bookmarks, give_all, planned
 from appointments.settings import Settings
-from appointments.views import Appointment, AppointmentFilter, AuditEvent, audit_trail, view
+from appointments.views import (
+    Appointment,
+    AppointmentFilter,
+    AppointmentPage,
+    AuditEvent,
+    Rebuilt,
+    audit_trail,
+    seen,
+    view,
+)
 from domain import events as e
 from domain.appointment import Appointment as State
 from domain.appointment import evolve
@@ -34,14 +44,18 @@ from domain.identity import appointment_id
 from domain.labels import LABELS, action_label
 from domain.personal import appointment_subject, subject
 from domain.provider import BookingStatus, Provider, ProviderBooking, Value
+from projections.current_state import CurrentStates, page
+from projections.figures import Figures
+from projections.figures_query import read as read_figures
+from projections.figures_report import FiguresReport
 from projections.health import Health, health
-from projections.listing import appointments
 from projections.reconciliation.bookmarks import Bookmarks
 from projections.reconciliation.healing import Cure, plan
 from projections.reconciliation.model import Policy, Report
 from projections.reconciliation.run import Wanted, nobody
 from projections.reconciliation.run import reconcile as compare
 from projections.reconciliation.survey import Sides, Told
+from projections.views import Progress, Views
 from saga.audit import Auditor
 from saga.clock import Clock
 from saga.definition import Saga, Step
@@ -63,8 +77,9 @@ class _AsOf(Value):
 class Orchestrator:
     """The appointment desk of one store. `async with Orchestrator.open(Settings(...)) as desk:`."""
 
-    def __init__(self, parts: bootstrap.Parts) -> None:
+    def __init__(self, parts: bootstrap.Parts, views: Views) -> None:
         self._parts, self._runtime, self.settings = parts, parts.runtime, parts.settings
+        self._views = views
         self._plans: dict[str, SagaPlan] = {}
         self._bookmarks: Bookmarks | None = None
 
@@ -97,7 +112,11 @@ class Orchestrator:
                 settings, providers=providers, sagas=sagas, steps=steps, clock=clock, store=store
             )
             stack.push_async_callback(parts.close)
-            desk = cls(parts)
+            # A store of the caller's own need not be the one that the settings name.
+            views = bootstrap.make_views(settings, parts.store) if store is None else Views(parts.store, None)
+            stack.push_async_callback(views.close)
+            desk = cls(parts, views)
+            views.follow()
             desk._bookmarks = bookmarks(settings) if store is None else None
             if listener is not None:
                 listener.deliver = desk.called_back
@@ -256,10 +275,27 @@ class Orchestrator:
             state = await self._runtime.settled(state.id, min(wait, WAIT_MAX_S))
         return await self._seen(state)
 
-    async def list(self, wanted: AppointmentFilter | None = None) -> tuple[Appointment, ...]:
-        """Appointments, newest first."""
-        wanted = wanted or AppointmentFilter(tenant=self.settings.tenant)
-        return await list_appointments(self._parts.store, wanted)
+    async def list(self, wanted: AppointmentFilter | None = None) -> AppointmentPage:
+        """A page of appointments, newest first, with all that was durable at the call. Raises `InvalidFields`."""
+        return await list_page(self._views, wanted or AppointmentFilter(tenant=self.settings.tenant))
+
+    async def figures(
+        self, *, since: datetime | None = None, until: datetime | None = None, tenant: str | None = None
+    ) -> FiguresReport:
+        """Success rate, attempts, retries, compensations and latencies, between two instants widened to whole hours.
+
+        Raises `InvalidFields`.
+        """
+        query = partial(read_figures, since=since, until=until, tenant=tenant or self.settings.tenant)
+        return (await self._views.read(Figures.name, query))[0]
+
+    async def rebuild(self, *names: str, progress: Progress | None = None) -> Rebuilt:
+        """Refill these read models (all) from the log, while commands and reads go on against the old ones.
+
+        `progress` is called with the position reached and the one to reach. Raises `StoreLocked` while another rebuild
+        goes on, `InvalidFields` for a name.
+        """
+        return await rebuild(self._views, names, progress)
 
     async def events(self, id: UUID | str, *, tenant: str | None = None) -> tuple[AuditEvent, ...]:
         """The audit trail: who, when, why."""
@@ -385,19 +421,17 @@ def _uuid(id: UUID | str) -> UUID:
         raise UnknownAppointment(f"{id!r} is no appointment id (a UUID)") from None
 
 
-async def list_appointments(store: Store, wanted: AppointmentFilter) -> tuple[Appointment, ...]:
-    """Fold the log and filter."""
-    found = [view(state) async for state in appointments(store) if state.tenant == wanted.tenant]
-    found = [one for one in found if _matches(one, wanted)]
-    return tuple(sorted(found, key=lambda one: (one.created_at, one.id), reverse=True)[: wanted.limit])
+async def list_page(views: Views, wanted: AppointmentFilter) -> AppointmentPage:
+    """One page of the list, from the read model. Raises `InvalidFields` for a cursor of another filter."""
+    found, position = await views.read(CurrentStates.name, partial(page, wanted=wanted))
+    items = tuple(seen(one) for one in found.items)
+    return AppointmentPage(items=items, next_cursor=found.next_cursor, position=position)
 
 
-def _matches(one: Appointment, wanted: AppointmentFilter) -> bool:
-    same = (("state", one.state), ("phase", one.phase), ("calendar", one.calendar), ("parked", one.parked))
-    if any(getattr(wanted, name) not in (None, value) for name, value in same):
-        return False
-    text = f"{one.summary} {one.location or ''} {one.id}".casefold()
-    return wanted.q is None or wanted.q.casefold() in text
+async def rebuild(views: Views, names: Collection[str], progress: Progress | None) -> Rebuilt:
+    """Refill read models; `names` empty: all."""
+    position = await views.rebuild(names, progress)
+    return Rebuilt(projections=tuple(name for name in views.names if not names or name in names), position=position)
 
 
 async def _stream(store: Store, id: UUID, tenant: str) -> list[tuple[RecordedEvent, e.Event]]:

@@ -12,9 +12,11 @@ from appointments.orchestrator import Orchestrator
 from appointments.privacy import Erasure
 from appointments.reconciling import Healed
 from appointments.settings import Settings
-from appointments.views import Appointment, AppointmentFilter, AuditEvent
+from appointments.views import Appointment, AppointmentFilter, AppointmentPage, AuditEvent, Rebuilt
+from projections.figures_report import FiguresReport
 from projections.health import Health
 from projections.reconciliation.model import Report
+from projections.views import Progress
 from saga.replay import Replay
 
 T = TypeVar("T")
@@ -90,9 +92,17 @@ class SyncOrchestrator:
         """See `Orchestrator.show`."""
         return self._run(self._desk.show(id, **more))
 
-    def list(self, wanted: AppointmentFilter | None = None) -> tuple[Appointment, ...]:
+    def list(self, wanted: AppointmentFilter | None = None) -> AppointmentPage:
         """See `Orchestrator.list`."""
         return self._run(self._desk.list(wanted))
+
+    def figures(self, **window: Any) -> FiguresReport:
+        """See `Orchestrator.figures`."""
+        return self._run(self._desk.figures(**window))
+
+    def rebuild(self, *names: str, progress: Progress | None = None) -> Rebuilt:
+        """See `Orchestrator.rebuild`; `progress` is called in another thread."""
+        return self._run(self._desk.rebuild(*names, progress=progress))
 
     def events(self, id: UUID | str, **more: Any) -> tuple[AuditEvent, ...]:
         """See `Orchestrator.events`."""

@@ -1,16 +1,17 @@
 """What callers get to see: frozen models, the same from Python, the command line and HTTP."""
 
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 from uuid import UUID
-
-from pydantic import Field
 
 from domain import events as e
 from domain.appointment import Appointment as State
 from domain.lifecycle import ENDED, PHASES, Phase
 from domain.lifecycle import State as Fine
 from domain.provider import Party, Value
+from projections.current_state import AppointmentFilter as AppointmentFilter
+from projections.current_state import CurrentState, current
 from store.port import RecordedEvent
 
 
@@ -62,34 +63,46 @@ class AuditEvent(Value):
     data: dict[str, Any]
 
 
-class AppointmentFilter(Value):
-    """Which appointments to list."""
+class AppointmentPage(Value):
+    """A page of the list, as of `position` of the log. Also a sequence: of its items."""
 
-    tenant: str = "default"
-    state: Fine | None = None
-    phase: Phase | None = None
-    calendar: str | None = None
-    parked: bool | None = None
-    q: str | None = Field(default=None, max_length=255)
-    limit: int = Field(default=50, ge=1, le=10_000)
+    items: tuple[Appointment, ...]
+    next_cursor: str | None
+    """Goes into the same filter for the page after this one; None at the end."""
+    position: int
+
+    def __iter__(self) -> Iterator[Appointment]:  # type: ignore[override]  # of fields, where nobody wants them
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Appointment:
+        return self.items[index]
+
+
+class Rebuilt(Value):
+    """Read models that were refilled, and the position of the log that they had reached then."""
+
+    projections: tuple[str, ...]
+    position: int
 
 
 def view(state: State, next_action_at: datetime | None = None, replayed: bool = False) -> Appointment:
     """A state as its reader sees it. The state must have begun."""
-    details = state.details
-    assert details is not None
-    assert state.created_at is not None
-    assert state.updated_at is not None
-    attempts = state.booking_step.attempts
-    here = f"/v1/appointments/{state.id}"
-    booking = state.booking
+    return seen(current(state), next_action_at, replayed)
+
+
+def seen(one: CurrentState, next_action_at: datetime | None = None, replayed: bool = False) -> Appointment:
+    """An appointment as its reader sees it."""
+    details, here = one.details, f"/v1/appointments/{one.id}"
     return Appointment(
-        id=state.id,
-        phase=PHASES[state.state],
-        state=state.state,
-        reason=state.reason,
-        parked=state.parked,
-        version=state.version,
+        id=one.id,
+        phase=PHASES[one.state],
+        state=one.state,
+        reason=one.reason,
+        parked=one.parked,
+        version=one.version,
         calendar=details.calendar,
         start=details.start,
         end=details.end,
@@ -99,29 +112,29 @@ def view(state: State, next_action_at: datetime | None = None, replayed: bool = 
         organizer=details.organizer,
         attendees=details.attendees,
         metadata=details.metadata,
-        provider_ref=booking.provider_ref if booking else None,
-        attempts=attempts,
-        retries=max(0, attempts - 1),
+        provider_ref=one.provider_ref,
+        attempts=one.attempts,
+        retries=max(0, one.attempts - 1),
         next_action_at=next_action_at,
-        created_at=state.created_at,
-        updated_at=state.updated_at,
-        correlation_id=state.correlation_id,
+        created_at=one.created_at,
+        updated_at=one.updated_at,
+        correlation_id=one.correlation_id,
         links={"self": here, "events": f"{here}/events", "state": f"{here}/state"},
-        parked_reason=state.parked_reason or None,
-        detail=state.detail or None,
+        parked_reason=one.parked_reason or None,
+        detail=one.detail or None,
         replayed=replayed,
-        notice=_notice(state, replayed),
+        notice=_notice(one, replayed),
     )
 
 
-def _notice(state: State, replayed: bool) -> str | None:
-    if replayed and state.state in ENDED:
+def _notice(one: CurrentState, replayed: bool) -> str | None:
+    if replayed and one.state in ENDED:
         return (
-            f"this key was used before; its appointment has ended: {state.state} ({state.reason}). "
+            f"this key was used before; its appointment has ended: {one.state} ({one.reason}). "
             "Nothing was done now. To book anew, use a new key."
         )
-    if state.parked:
-        return f"parked: {state.parked_reason}. An operator can retry, skip, force_complete, compensate or resume it."
+    if one.parked:
+        return f"parked: {one.parked_reason}. An operator can retry, skip, force_complete, compensate or resume it."
     return None
 
 

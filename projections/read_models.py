@@ -9,10 +9,33 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
+from pydantic import Field, ValidationError
+
+from domain.provider import Value
 from projections.findings import Finding
 from projections.generations import Generations
 from projections.projection import Projection
 from store.port import Store
+
+WITNESSES = "thrown_away.jsonl"
+"""In the folder of the read models; goes with it when that is deleted."""
+WITNESSES_BYTES_MAX = 65_536
+
+
+class Witness(Value):
+    """How far a read model had been folded, and the digest of the event there."""
+
+    name: str = Field(max_length=100)
+    position: int = Field(gt=0)
+    digest: str = Field(pattern=r"^[0-9a-f]{32}$")
+
+
+def bear_witness(folder: Path, name: str, position: int, digest: bytes) -> None:
+    """Keep what a read model knew of the log before it is thrown away, for the next check; a few lines at most."""
+    path = folder / WITNESSES
+    if not path.exists() or path.stat().st_size < WITNESSES_BYTES_MAX:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(Witness(name=name, position=position, digest=digest.hex()).model_dump_json() + "\n")
 
 
 async def beside_the_log(store: Store, folder: Path, projections: Sequence[Projection]) -> tuple[Finding, ...]:
@@ -32,6 +55,7 @@ async def beside_the_log(store: Store, folder: Path, projections: Sequence[Proje
 
 
 def _checkpoints(folder: Path, projections: Sequence[Projection]) -> Iterator[tuple[str, int, bytes]]:
+    yield from _witnesses(folder / WITNESSES)
     for projection in projections:
         generations = Generations(folder, projection.name, projection.version)
         generation, _ = generations.current()
@@ -45,3 +69,15 @@ def _checkpoints(folder: Path, projections: Sequence[Projection]) -> Iterator[tu
             continue  # damaged, or being made at this moment: it is refilled when it is next read
         if row is not None and isinstance(row[0], int) and isinstance(row[1], bytes) and row[0] > 0:
             yield projection.name, row[0], row[1]
+
+
+def _witnesses(path: Path) -> Iterator[tuple[str, int, bytes]]:
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file.read(2 * WITNESSES_BYTES_MAX).splitlines():
+            try:
+                told = Witness.model_validate_json(line)
+            except ValidationError:
+                continue  # a line cut short by a crash
+            yield told.name, told.position, bytes.fromhex(told.digest)

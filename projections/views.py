@@ -17,9 +17,11 @@ from sqlalchemy import Connection
 
 from domain.errors import InvalidFields, StoreLocked, StoreUnavailable
 from projections.current_state import CurrentStates
+from projections.figures import Figures
 from projections.following import Folded, RecentStates, fold
 from projections.generations import Generations
 from projections.projection import Projection
+from projections.read_models import bear_witness
 from projections.view_file import Checkpoint, ViewFile
 from store.port import RecordedEvent, Store
 
@@ -28,7 +30,7 @@ T = TypeVar("T")
 Progress = Callable[[int, int], None]
 """Called with the position that was reached and the one to reach."""
 
-PROJECTIONS: tuple[Projection, ...] = (CurrentStates(),)
+PROJECTIONS: tuple[Projection, ...] = (CurrentStates(), Figures())
 LIVE_BATCH = 500
 """Events folded at once beside running work: some 15 ms of computing."""
 REBUILD_BATCH = 4_000
@@ -57,6 +59,15 @@ class Views:
         self._one_at_a_time = asyncio.Lock()
         self._ending = asyncio.Event()
         self._following: asyncio.Task[None] | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Which read models there are."""
+        return tuple(self._files)
+
+    async def goal(self) -> int:
+        """The position of the log's last event."""
+        return await self._store.position()
 
     async def catch_up(self, *names: str) -> int:
         """Fold what is new in the log into these read models (all); returns the position that all have reached.
@@ -146,13 +157,13 @@ class Views:
 
     async def _advance(self, files: Sequence[ViewFile]) -> tuple[int, bool]:
         async with self._one_at_a_time:
-            return await _advance(self._store, files, self._states, LIVE_BATCH)
+            return await _advance(self._store, files, self._states, LIVE_BATCH, self._folder)
 
     async def _refill(self, built: Sequence[ViewFile], progress: Progress | None) -> int:
         states, goal, more = RecentStates(), await self._store.position(), True
         reached = 0
         while more:
-            reached, more = await _advance(self._store, built, states, REBUILD_BATCH)
+            reached, more = await _advance(self._store, built, states, REBUILD_BATCH, self._folder)
             if progress is not None:
                 progress(reached, max(goal, reached))
         return reached
@@ -174,10 +185,12 @@ class Views:
             os.close(lock)
 
 
-async def _advance(store: Store, files: Sequence[ViewFile], states: RecentStates, limit: int) -> tuple[int, bool]:
+async def _advance(
+    store: Store, files: Sequence[ViewFile], states: RecentStates, limit: int, folder: Path | None
+) -> tuple[int, bool]:
     """One batch for those that are furthest behind; returns their position, and whether there may be more."""
     for file in files:
-        await _verify(store, file)
+        await _verify(store, file, folder)
     checkpoints = [await asyncio.to_thread(file.checkpoint) for file in files]
     after = min(checkpoints)
     ahead = [checkpoint.position for checkpoint in checkpoints if checkpoint.position > after.position]
@@ -227,7 +240,7 @@ def _cycles_left_alone() -> Iterator[None]:
             gc.enable()
 
 
-async def _verify(store: Store, file: ViewFile) -> None:
+async def _verify(store: Store, file: ViewFile, folder: Path | None) -> None:
     """Throw away what was folded from another log, or from a part of the log that is gone (an older copy put back)."""
     if file.verified:
         return
@@ -235,5 +248,7 @@ async def _verify(store: Store, file: ViewFile) -> None:
     if checkpoint.position:
         last: Sequence[RecordedEvent] = await store.log(checkpoint.position - 1, 1)
         if not last or last[0].digest != checkpoint.digest:
+            if folder is not None:
+                bear_witness(folder, file.projection.name, checkpoint.position, checkpoint.digest)
             await asyncio.to_thread(file.throw_away)
     file.verified = True

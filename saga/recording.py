@@ -12,7 +12,15 @@ from uuid import UUID
 
 from domain import events as e
 from domain.appointment import Appointment, Progress, evolve
-from domain.commands import Act, BookAppointment, CancelAppointment, Command, Request, RescheduleAppointment
+from domain.commands import (
+    Act,
+    BookAppointment,
+    CancelAppointment,
+    Command,
+    ReportBooking,
+    Request,
+    RescheduleAppointment,
+)
 from domain.definition import SagaPlan, StepPlan
 from domain.lifecycle import SETTLED, State
 from domain.provider import (
@@ -35,6 +43,8 @@ MILLISECOND = timedelta(milliseconds=1)
 WITHHELD = "-"
 """Stands for every text: what somebody wrote decides nothing."""
 THROTTLED = ("429", "423")
+FOLLOWED = (e.OperatorActed, e.BookingObserved)
+"""Commands that another command may follow from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,15 +143,19 @@ class _Reading:
         self.previous: e.Event | None = None
 
     def take(self, before: Appointment, event: e.Event, version: int) -> None:
-        concluded = isinstance(self.previous, e.BookingFound)
-        self.previous = event
+        after, self.previous = self.previous, event
         match event:
-            case e.BookingMissing() if concluded:
+            case e.BookingMissing() if isinstance(after, e.BookingFound):
                 pass  # not where it was to be moved to: that is what was made of the sight, not another sight
+            case e.CommandFact() if isinstance(after, FOLLOWED) and after.at == event.at:
+                pass  # it followed from the command before it, and will do so again
             case e.CommandFact():
                 command = _command(event)
                 if command is not None:
                     self.ask(event, version, command)
+                if isinstance(event, e.BookingObserved):
+                    sight = Missing() if event.seen is None else Found(booking=_whole(before, event.seen))
+                    self._sight(self.plan.booking_step.name, event.at, sight)
             case e.StepStarted():
                 self._announced(event)
             case e.CallInterrupted():
@@ -251,12 +265,12 @@ def _whole(state: Appointment, booking: ProviderBooking) -> ProviderBooking:
 
 def _command(event: e.CommandFact) -> Command | None:
     match event:
-        case e.CancellationRequested(key=""):
-            return None  # an operator's compensation says so itself
         case e.CancellationRequested():
             return CancelAppointment()
         case e.RescheduleRequested():
             return RescheduleAppointment.model_construct(start=event.start, end=event.end, time_zone=event.time_zone)
+        case e.BookingObserved():
+            return ReportBooking.model_construct(seen=event.seen, repair=event.repair, reason=WITHHELD)
         case e.OperatorActed():
             return Act.model_construct(action=event.action, reason=WITHHELD, step=event.step)
         case _:

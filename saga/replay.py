@@ -166,6 +166,10 @@ class _Again:
             elif isinstance(fact, e.CallbackReceived):
                 heard = CalledBack(fact.webhook_id, fact.provider_ref, fact.status, fact.version)
                 consequences = called_back(self.state, heard, fact.at, plan)
+                follower = turn[place + 1][1] if place + 1 < len(turn) else None
+                for one in consequences:
+                    if isinstance(one, e.AppointmentParked) and not _same(one, follower or fact):
+                        self.diverges(version + 1, one, None, f"{one.type} was to follow at the same instant")
             elif isinstance(fact, ANSWERS) and not self._announced(fact, before):
                 self.diverges(version, None, fact, f"{fact.type} answers a call that was not announced")
             self.state = evolve(self.state, fact)

@@ -13,6 +13,7 @@ from appointments.cli import (
     figures,
     main_job,
     read,
+    rebuild,
     reconcile,
     replay,
     serving,
@@ -40,6 +41,7 @@ def _all_commands(
 write.register(app)
 read.register(app)
 figures.register(app)
+rebuild.register(app)
 check.register(app)
 checkpoint.register(app)
 export.register(app)

@@ -1,25 +1,21 @@
 """`figures`: how often, how well and how fast, as a table for people, as JSON, or as OpenMetrics for a scraper."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from enum import StrEnum
 from functools import partial
 from typing import Annotated
 
 import typer
 
-from appointments import bootstrap
 from appointments.cli.command import command
 from appointments.cli.ending import ExitCode
 from appointments.cli.figures_table import ASCII_BARS, UTF_BARS, shown
-from appointments.cli.read import reading
+from appointments.cli.read import reading_views
 from appointments.cli.session import Session
 from appointments.cli.times import instant
 from domain.errors import InvalidFields
 from projections.figures import Figures
 from projections.figures_openmetrics import openmetrics
 from projections.figures_query import read
-from projections.views import Views, views_folder
 
 
 class Format(StrEnum):
@@ -54,24 +50,11 @@ async def figures(
     first = instant(since, "UTC", "--since") if since else None
     last = instant(until, "UTC", "--until") if until else None
     tenant = None if all_tenants else session.settings.tenant
-    async with _views(session) as views:
-        report, _ = await views.read("figures", partial(read, since=first, until=last, tenant=tenant))
+    async with reading_views(session) as views:
+        report, _ = await views.read(Figures.name, partial(read, since=first, until=last, tenant=tenant))
     if format is Format.OPENMETRICS:
         session.out.file.write(openmetrics(report))
     else:
         bars = UTF_BARS if session.out.encoding.startswith("utf") else ASCII_BARS
         session.answer(report.model_dump(mode="json"), shown(report, bars))
     return ExitCode.DONE
-
-
-@asynccontextmanager
-async def _views(session: Session) -> AsyncIterator[Views]:
-    """The figures beside the log; a log in a place that cannot be written to is folded in memory."""
-    in_memory = session.settings.store == "memory:"
-    async with reading(session) as store:
-        folder = None if in_memory else views_folder(bootstrap.store_path(session.settings))
-        views = Views(store, folder, (Figures(),))
-        try:
-            yield views
-        finally:
-            await views.close()

@@ -15,13 +15,17 @@ from appointments.cli.command import command
 from appointments.cli.ending import ExitCode
 from appointments.cli.session import Session
 from appointments.cli.times import instant
-from appointments.orchestrator import as_it_was, list_appointments, trail
+from appointments.orchestrator import as_it_was, list_page, trail
 from appointments.settings import without_password
 from appointments.views import Appointment, AppointmentFilter
 from domain.commands import parse
 from domain.errors import InvalidFields, UnknownAppointment
 from domain.lifecycle import Phase, State
+from projections.current_state import PAGE_MAX
+from projections.views import Views
 from store.port import Store
+
+TIMES = "RFC 3339; UTC without an offset."
 
 Id = Annotated[str, typer.Argument(help="The appointment's id.", metavar="ID")]
 
@@ -48,19 +52,38 @@ async def list_(
     phase: Annotated[Phase | None, typer.Option(help="Only those in this phase.")] = None,
     calendar: Annotated[str | None, typer.Option(help="Only those of this calendar.")] = None,
     parked: Annotated[bool | None, typer.Option("--parked/--not-parked", help="Only those that are (not).")] = None,
+    from_: Annotated[str | None, typer.Option("--from", help=f"Only those that end after this time: {TIMES}")] = None,
+    to: Annotated[str | None, typer.Option(help="Only those that start before this time.")] = None,
     q: Annotated[str | None, typer.Option(help="Part of the summary, the location or the id.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 50,
+    cursor: Annotated[str | None, typer.Option(help="Go on from where a list with the same options ended.")] = None,
 ) -> ExitCode:
     """List appointments, newest first."""
-    fields = {"state": state, "phase": phase, "calendar": calendar, "parked": parked, "q": q, "limit": limit}
-    wanted = parse(AppointmentFilter, {**fields, "tenant": session.settings.tenant})
-    async with reading(session) as store:
-        found = await list_appointments(store, wanted)
+    fields = {"tenant": session.settings.tenant, "state": state, "phase": phase, "calendar": calendar, "parked": parked}
+    times = {
+        "from": instant(from_, "UTC", "--from") if from_ else None,
+        "to": instant(to, "UTC", "--to") if to else None,
+    }
+    wanted = parse(AppointmentFilter, {**fields, **times, "q": q, "cursor": cursor})
+    async with reading_views(session) as views:
+        found, next_cursor = await _pages(views, wanted, limit)
     items = [one.model_dump(mode="json") for one in found]
-    session.answer({"items": items, "next_cursor": None}, render.listed(found))
-    if len(found) == limit and not session.as_json:
-        session.note(f"the first {limit}; there may be more: --limit, or narrow it by --state, --calendar, --q")
+    session.answer({"items": items, "next_cursor": next_cursor}, render.listed(found))
+    if next_cursor is not None and not session.as_json:
+        session.note(f"there are more: the same again with --cursor {next_cursor}")
     return ExitCode.DONE
+
+
+async def _pages(views: Views, wanted: AppointmentFilter, limit: int) -> tuple[list[Appointment], str | None]:
+    """As many pages as it takes."""
+    found: list[Appointment] = []
+    while True:
+        some = {"limit": min(PAGE_MAX, limit - len(found))}
+        page = await list_page(views, wanted.model_copy(update=some))
+        found += page.items
+        if page.next_cursor is None or len(found) == limit:
+            return found, page.next_cursor
+        wanted = wanted.model_copy(update={"cursor": page.next_cursor})
 
 
 async def audit(
@@ -120,3 +143,14 @@ async def reading(session: Session) -> AsyncIterator[Store]:
         yield store
     finally:
         await store.close()
+
+
+@asynccontextmanager
+async def reading_views(session: Session) -> AsyncIterator[Views]:
+    """The read models of this session's store; they are caught up from here as well as by the process that books."""
+    async with reading(session) as store:
+        views = bootstrap.make_views(session.settings, store)
+        try:
+            yield views
+        finally:
+            await views.close()

@@ -19,12 +19,13 @@ import pytest
 from caldav.collection import Calendar
 from caldav.davclient import DAVClient
 
-from appointments import AppointmentFilter, Settings
+from appointments import Settings
 from appointments.bootstrap import open_store
 from appointments.demo import USER, Places
 from appointments.intake.corpus import corpus
-from appointments.orchestrator import list_appointments
 from appointments.radicale import RadicaleServer
+from domain.lifecycle import State
+from projections.listing import appointments
 
 ENDS_WITHIN_S = 120
 ORPHAN_ENDS_WITHIN_S = 10
@@ -108,10 +109,9 @@ class Job:
         async def read() -> list[str]:
             store = await open_store(Settings(store=f"sqlite:///{self.places.store}"), read_only=True)
             try:
-                found = await list_appointments(store, AppointmentFilter(state="confirmed", limit=10_000))
+                return [str(one.id) async for one in appointments(store) if one.state is State.CONFIRMED]
             finally:
                 await store.close()
-            return [str(one.id) for one in found]
 
         return asyncio.run(read())
 

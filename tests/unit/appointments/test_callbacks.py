@@ -86,8 +86,10 @@ async def test_an_ipv6_address_is_listened_on_and_named_in_brackets(client: aioh
             assert url.startswith("http://[::1]:")
             async with client.post(url, data="{}") as answer:
                 assert answer.status == 401
-    except InvalidFields:
-        pytest.skip("no IPv6 here")
+    except InvalidFields as refused:
+        # A machine without IPv6 must at least be told so.
+        if "callback_listen" not in str(refused):
+            raise
 
 
 async def test_a_callback_whose_stream_cannot_be_read_is_kept_and_logged(

@@ -89,7 +89,7 @@ def test_an_error_inside_the_block_still_closes(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="mine"), opened(tmp_path):
         raise RuntimeError("mine")
     with opened(tmp_path) as desk:
-        assert desk.list() == ()
+        assert not desk.list().items
 
 
 def test_every_call_of_the_async_face_is_there() -> None:

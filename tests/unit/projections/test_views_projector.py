@@ -138,10 +138,12 @@ async def known(log: Log, folder: Path | None) -> AsyncIterator[Views]:
     await made.close()
 
 
+ON_FILE = pytest.mark.parametrize("log", ["file"], indirect=True)
+
+
 @pytest.fixture
 def on_file(folder: Path | None) -> Path:
-    if folder is None:
-        pytest.skip("about files")
+    assert folder is not None
     return folder
 
 
@@ -281,6 +283,7 @@ async def test_an_erasure_within_a_batch_is_folded_from_the_log(log: Log) -> Non
 
 
 class TestTheFiles:
+    @ON_FILE
     async def test_another_process_goes_on_where_the_first_stopped(self, log: Log, known: Views, on_file: Path) -> None:
         await log.book("1")
         await known.catch_up()
@@ -291,6 +294,7 @@ class TestTheFiles:
         assert (await known.read("ledger", positions))[0] == [1, 2, 3]
         await other.close()
 
+    @ON_FILE
     async def test_many_at_once_tell_every_event_once(self, log: Log, on_file: Path) -> None:
         many = [Views(log.store, on_file, PROJECTIONS) for _ in range(4)]
 
@@ -305,6 +309,7 @@ class TestTheFiles:
             await mine.close()
 
     @pytest.mark.parametrize("harm", ["deleted", "damaged", "emptied", "another log's", "ahead of the log"])
+    @ON_FILE
     async def test_a_file_that_is_of_no_use_is_refilled(
         self, log: Log, on_file: Path, tmp_path: Path, harm: str
     ) -> None:
@@ -331,6 +336,7 @@ class TestTheFiles:
         await again.close()
         assert len(list(on_file.glob("ledger-*.db"))) == 1
 
+    @ON_FILE
     async def test_a_folder_that_is_deleted_while_it_is_open_is_made_anew(
         self, log: Log, known: Views, on_file: Path
     ) -> None:
@@ -342,6 +348,7 @@ class TestTheFiles:
         assert (await known.read("ledger", positions))[0] == [1]
         assert list(on_file.glob("ledger-*.db"))
 
+    @ON_FILE
     async def test_a_row_that_was_tampered_with_is_no_answer(self, log: Log, known: Views, on_file: Path) -> None:
         await log.book("1")
         await known.catch_up()
@@ -351,6 +358,7 @@ class TestTheFiles:
         connection.close()
         assert summaries((await known.read("current_state", listed))[0]) == ["1"]
 
+    @ON_FILE
     async def test_another_version_has_a_file_of_its_own_and_the_old_one_goes(
         self, log: Log, known: Views, on_file: Path
     ) -> None:
@@ -390,6 +398,7 @@ class TestRebuild:
         with pytest.raises(InvalidFields, match="current_state, ledger"):
             await known.rebuild(["nonsense"])
 
+    @ON_FILE
     async def test_mends_what_was_wrong_and_leaves_no_old_file(self, log: Log, known: Views, on_file: Path) -> None:
         await log.book("1")
         await known.catch_up()
@@ -404,6 +413,7 @@ class TestRebuild:
         await other.close()
         assert sorted(file.name for file in on_file.glob("ledger*.db")) == ["ledger-1-2.db"]
 
+    @ON_FILE
     async def test_one_at_a_time(self, log: Log, known: Views, on_file: Path) -> None:
         await log.book("1")
         other = Views(log.store, on_file, PROJECTIONS)
