@@ -27,6 +27,7 @@ from appointments.cli.session import Session
 from appointments.intake import Item, read_file
 from appointments.intake.corpus import corpus, corpus_versions
 from appointments.orchestrator import Orchestrator
+from appointments.proof import Proof, prove
 from appointments.radicale import RadicaleServer
 from appointments.settings import Settings
 from domain.provider import Value
@@ -82,6 +83,7 @@ class Report(Value):
     counts: dict[str, int]
     refused_because: dict[str, int]
     calendar: Agreement
+    proof: Proof
     seconds: float
     example: UUID | None
 
@@ -134,6 +136,7 @@ async def run(session: Session, places: Places, files: tuple[Path, ...], in_flig
                 await provider.ensure_calendar(CALENDAR)
                 told = await _book(session, desk, places, files, in_flight)
                 agreement = await compare(store, home)
+                proof = await prove(desk, store, CALENDAR, places.results)
     finally:
         await store.close()
     report = Report(
@@ -143,6 +146,7 @@ async def run(session: Session, places: Places, files: tuple[Path, ...], in_flig
         counts=told.tally.counts(),
         refused_because=dict(told.reasons.most_common()),
         calendar=agreement,
+        proof=proof,
         seconds=round(time.perf_counter() - began, 1),
         example=told.example,
     )

@@ -1,5 +1,6 @@
 """`demo`: the main job, what it found as tables, and the canonical cases after it."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from appointments.cli.bulk import IN_FLIGHT
 from appointments.cli.command import command
 from appointments.cli.ending import ExitCode
 from appointments.cli.session import Session
+from appointments.proof import Proof
 from domain.errors import InvalidFields
 
 REASONS_SHOWN = 12
@@ -64,6 +66,7 @@ def _shown(report: job.Report, places: job.Places, everything: bool) -> Renderab
         ("took", f"{report.seconds} s"),
         ("report", places.report),
         ("log", places.log),
+        ("reconciliation", places.results / "reconciliation.html"),
         ("audit trail", f"appointments audit {report.example or 'ID'} {store}"),
         ("the list", f"appointments list {store}"),
     )
@@ -83,13 +86,30 @@ def _verdict(report: job.Report, ended: Results | None) -> RenderableType:
     agrees = "yes" if found.agrees else "no"
     told = Text(f"calendar agrees: {agrees} ({found.events} events there, {found.confirmed} appointments confirmed)")
     told.stylize("green" if found.agrees else "bold red")
-    lines = [told, *(Text(difference) for difference in found.differences)]
+    lines = [told, *(Text(difference) for difference in found.differences), *_proven(report.proof)]
     if ended is not None:
         lines.append(Text(f"canonical cases: {ended.totals.passed} of {ended.totals.total} passed"))
     return Group(*lines)
 
 
+def _proven(proof: Proof) -> Iterator[Text]:
+    counts = ", ".join(f"{count} {kind}" for kind, count in proof.reconciled.items() if count)
+    yield _judged("reconciliation", proof.agrees, counts or "nothing there, nothing intended")
+    streams = f"{proof.decisions} decisions of {proof.streams} streams decided again, {proof.diverging} otherwise"
+    whole = not (proof.diverging or proof.broken_chains)
+    yield _judged("replay", whole, f"{streams}; {proof.broken_chains} broken hash chains")
+    yield _judged("check", not proof.findings, f"{len(proof.findings)} findings")
+    yield from (Text(f"  {finding}") for finding in proof.findings[:REASONS_SHOWN])
+    if proof.success_rate is not None and proof.booking_p50_ms is not None and proof.booking_p95_ms is not None:
+        took = f"p50 {proof.booking_p50_ms:,.0f} ms, p95 {proof.booking_p95_ms:,.0f} ms from request to end"
+        yield Text(f"figures: {proof.success_rate:.1%} of the bookings that ended were confirmed; {took}")
+
+
+def _judged(what: str, well: bool, detail: str) -> Text:
+    return Text(f"{what}: {'well' if well else 'NOT WELL'} ({detail})", style="green" if well else "bold red")
+
+
 def _code(report: job.Report, ended: Results | None) -> ExitCode:
-    if not report.calendar.agrees or (ended is not None and ended.totals.failed):
+    if not report.calendar.agrees or not report.proof.holds or (ended is not None and ended.totals.failed):
         return ExitCode.FAILED
     return exit_code(report.counts)
