@@ -155,7 +155,8 @@ def test_killed_at_three_moments_it_is_finished_by_the_next_run(tmp_path: Path) 
     begun = set(job.ids_of_the_log())
     code, out = job.finish()
     assert code == 0, out
-    assert "calendar agrees: yes" in out
+    for verdict in ("calendar agrees: yes", "reconciliation: well", "replay: well", "check: well"):
+        assert verdict in out
 
     there, confirmed = Counter(job.on_the_calendar(ids_in)), job.ids_of_the_log()
     assert begun < set(confirmed), "the kills came too late to interrupt anything"
@@ -192,6 +193,7 @@ def test_a_calendar_that_differs_is_noticed_and_a_fresh_start_mends_it(job: Job)
     code, out = job.finish()
     assert code == 1
     assert "calendar agrees: no" in out
+    assert "reconciliation: NOT WELL" in out
     assert "foreign: in the calendar, but not confirmed" in out
     assert "confirmed, but not in the calendar" in out
 
