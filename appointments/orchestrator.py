@@ -264,7 +264,9 @@ class Orchestrator:
             name = subject(tenant or self.settings.tenant, email)
         if dry_run:
             return await erasure_of(self._parts.store, name)
-        return await erase(self._parts.store, name, asked, self._parts.clock, self._runtime.forget)
+        erased = await erase(self._parts.store, name, asked, self._parts.clock, self._runtime.forget)
+        await self._views.catch_up()
+        return erased
 
     # -- what is known -------------------------------------------------------------------------------------------
 
