@@ -1,10 +1,8 @@
 """`replay`: decide again and compare, for one appointment or for the whole store; a large one in several processes."""
 
 import asyncio
-import multiprocessing
 import os
 from collections.abc import AsyncGenerator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import aclosing
 from typing import Annotated
 from uuid import UUID
@@ -17,6 +15,7 @@ from appointments import bootstrap
 from appointments.cli import render
 from appointments.cli.command import command
 from appointments.cli.ending import ExitCode
+from appointments.cli.processes import processes
 from appointments.cli.progress import ProgressReport
 from appointments.cli.read import reading, uuid
 from appointments.cli.session import Session
@@ -107,17 +106,13 @@ async def _here(settings: Settings) -> AsyncGenerator[Verdict]:
         yield await replay_range(settings, *part)
 
 
-async def _side_by_side(settings: Settings, processes: int) -> AsyncGenerator[Verdict]:
-    # A forked process would inherit locks that nobody gives back.
-    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
+async def _side_by_side(settings: Settings, count: int) -> AsyncGenerator[Verdict]:
     loop = asyncio.get_running_loop()
-    try:
+    async with processes(count) as pool:
         for part in asyncio.as_completed(
             [loop.run_in_executor(pool, _replay_range, settings, *part) for part in _ranges()]
         ):
             yield await part
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _ranges() -> list[tuple[UUID | None, UUID]]:

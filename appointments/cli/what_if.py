@@ -2,10 +2,8 @@
 
 import asyncio
 import gc
-import multiprocessing
 import re
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from datetime import datetime
 from multiprocessing.sharedctypes import Synchronized
 from typing import Annotated, Any
@@ -18,6 +16,7 @@ from appointments import bootstrap
 from appointments.cli import render
 from appointments.cli.command import command
 from appointments.cli.ending import ExitCode
+from appointments.cli.processes import SPAWN, processes
 from appointments.cli.progress import ProgressReport
 from appointments.cli.read import reading
 from appointments.cli.session import Session
@@ -34,6 +33,8 @@ from saga.what_if import Course, Report, report, rerun
 
 SHOWN_MAX = 20
 LOOK_EVERY_S = 0.1
+TAKEN_BACK = -1
+"""In place of the count: the one who asked has gone."""
 DURATION = re.compile(r"([0-9]{1,9})(ms|s|m|h)")
 UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
 SOURCES = {
@@ -119,25 +120,23 @@ async def _read(session: Session, wanted: Wanted) -> Recorded:
 
 async def _live_again(session: Session, there: Recorded, changes: Changes, limits: LimitPolicy) -> Report:
     """The control and the changed course, side by side, each in a process of its own."""
-    # A forked process would inherit locks that nobody gives back.
-    context = multiprocessing.get_context("spawn")
-    begun = context.Value("q", 0)
-    pool = ProcessPoolExecutor(2, context, _share, (begun,))
+    begun = SPAWN.Value("q", 0)
     loop = asyncio.get_running_loop()
-    try:
-        courses = asyncio.gather(
-            *(
-                loop.run_in_executor(pool, _rerun, there.recordings, there.plans, policy, limits)
-                for policy in (Changes(), changes)
+    async with processes(2, _share, (begun,)) as pool:
+        try:
+            courses = asyncio.gather(
+                *(
+                    loop.run_in_executor(pool, _rerun, there.recordings, there.plans, policy, limits)
+                    for policy in (Changes(), changes)
+                )
             )
-        )
-        with ProgressReport(session, "appointments, twice", 2 * len(there.recordings)) as progress:
-            while not courses.done():
-                await asyncio.wait((courses,), timeout=LOOK_EVERY_S)
-                progress.advance(by=begun.value - progress.done)
-        control, changed = await courses
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+            with ProgressReport(session, "appointments, twice", 2 * len(there.recordings)) as progress:
+                while not courses.done():
+                    await asyncio.wait((courses,), timeout=LOOK_EVERY_S)
+                    progress.advance(by=begun.value - progress.done)
+            control, changed = await courses
+        finally:
+            begun.value = TAKEN_BACK
     return report(there.recordings, control, changed)
 
 
@@ -147,12 +146,13 @@ _begun: "Synchronized[int]"
 def _share(begun: "Synchronized[int]") -> None:
     global _begun
     _begun = begun
-    gc.freeze()
 
 
 def _rerun(recordings: list[Recording], plans: dict[str, SagaPlan], changes: Changes, limits: LimitPolicy) -> Course:
     def tell() -> None:
         with _begun.get_lock():
+            if _begun.value == TAKEN_BACK:
+                raise InterruptedError("nobody waits for this any more")
             _begun.value += 1
 
     gc.freeze()  # what was handed over lives as long as this process
