@@ -38,11 +38,11 @@ def reported(
 
 
 def _news(details: BookingDetails, seen: ProviderBooking | None) -> ProviderBooking | None:
-    """What was seen, without what the stream says already."""
+    """What was seen, without what the stream says already, and without a title that was erased from it."""
     if seen is None:
         return None
     summary = seen.summary
-    if summary is None or summary.split() == details.summary.split():
+    if summary is None or details.summary == ERASED or summary.split() == details.summary.split():
         summary = None
     return seen.model_copy(update={"client_ref": "", "summary": summary})
 

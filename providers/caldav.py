@@ -2,8 +2,8 @@
 
 The href follows from the client reference, so that `If-None-Match: *` makes a repeat harmless. HTTP is aiohttp and not
 the `caldav` library's client: that one signs in and waits and repeats by itself, and its HTTP library cannot tell a
-refused connection from one that dropped after sending, which is the difference between `Retryable` and `Unknown`. The
-library parses the multistatus answers (`webdav`), `icalendar` the events (`ical`).
+refused connection from one that dropped after sending, which is the difference between `Retryable` and `Unknown`.
+`webdav` reads the multistatus answers, `ical` the events.
 """
 
 import base64

@@ -85,13 +85,17 @@ def listed(found: Sequence[Appointment]) -> RenderableType:
 
 
 def trail(events: Sequence[AuditEvent], zone: str) -> RenderableType:
-    """The audit trail: what, when, by whom, why, and because of which version."""
+    """The audit trail: what, when, by whom, why, because of which version; and the conversation, where it changes."""
     made = table("version", "when", "type", "who", "why", "cause")
+    conversations = {event.correlation_id for event in events}
+    if len(conversations) > 1:
+        made.add_column("correlation")
     for event in events:
         when, cause = local(event.recorded_at, zone, seconds=True), event.cause or ""
-        cells = (event.version, when, event.type, event.actor or "", why(event.type, event.data), cause)
+        cells = [event.version, when, event.type, event.actor or "", why(event.type, event.data), cause]
+        cells += [event.correlation_id] if len(conversations) > 1 else []
         made.add_row(*(Text(str(cell)) for cell in cells))
-    return made
+    return made if len(conversations) > 1 else Group(made, Text(f"correlation {conversations.pop()}"))
 
 
 def why(type_: str, data: Mapping[str, Any]) -> str:
