@@ -184,11 +184,18 @@ class _Again:
             getattr(fact, "operation", e.Operation.ACTION),
         ):
             return True
+        polled = self.state.action(getattr(fact, "step", "")).progress is Progress.PENDING
         if isinstance(fact, e.StepAttemptFailed):
-            polled = self.state.action(fact.step).progress is Progress.PENDING
-            told = polled or isinstance(before, e.BookingFound | e.CallbackReceived)
-            return fact.kind == "rejected" and told
-        return getattr(fact, "via", "call") != "call"
+            return fact.kind == "rejected" and (polled or isinstance(before, e.BookingFound | e.CallbackReceived))
+        match getattr(fact, "via", "call"):
+            case "poll":
+                return polled
+            case "callback":
+                return isinstance(before, e.CallbackReceived)
+            case "lookup":
+                return isinstance(before, e.BookingFound)
+            case _:
+                return False
 
     def _decision(self, version: int, found: e.Event, plan: SagaPlan) -> None:
         self.decisions += 1

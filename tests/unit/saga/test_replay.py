@@ -19,13 +19,16 @@ from given_when_then import (
     REFUSED,
     SOON,
     T0,
+    after,
     begun,
+    booking,
     called_back,
     failed,
     parked,
     requested,
     retry,
     started,
+    succeeded,
 )
 
 from domain import events as e
@@ -82,6 +85,18 @@ def test_an_answer_to_a_call_that_was_never_announced_is_found() -> None:
     dropped = [event for event in CONFIRMED if not (isinstance(event, e.StepStarted) and event.step == "notify")]
     found = only(judged(*dropped))
     assert found.version == 4
+    assert "not announced" in found.detail
+
+
+@pytest.mark.parametrize("via", ["callback", "lookup", "poll"])
+def test_what_is_said_to_have_been_told_otherwise_must_have_been_told(via: str) -> None:
+    waiting = (*CREATING, failed(), retry(after(500)))
+    settled, *rest = (
+        event.model_copy(update={"at": after(500)}) for event in (succeeded(booking=booking(), via=via), *CONFIRMED[3:])
+    )
+    assert judged(*waiting, started(attempt=2, at=after(500)), settled, *rest).matches
+    found = only(judged(*waiting, settled, *rest))
+    assert found.version == 5
     assert "not announced" in found.detail
 
 
