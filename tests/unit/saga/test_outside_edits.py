@@ -102,6 +102,13 @@ def again() -> e.RebookingRequested:
     return e.RebookingRequested(at=T0, deadline_at=DEADLINE)
 
 
+def erased() -> tuple[e.Event, ...]:
+    """A confirmed appointment, the person of which was erased."""
+    first = requested()
+    details = first.details.model_copy(update={"summary": ERASED})
+    return (first.model_copy(update={"key": ERASED, "details": details}), *CONFIRMED[1:])
+
+
 RESTORING = (*CONFIRMED, observed(MOVED, "restore"), back(), started(operation="reschedule", round=1))
 REBOOKING = (*CONFIRMED, observed(None, "restore"), again(), started(round=1))
 OVERWRITING = (*CONFIRMED, observed(OVER, "restore"), again(), started(round=1))
@@ -115,6 +122,12 @@ class TestAdopt:
         assert state.details is not None
         assert (state.details.start, state.details.end, state.details.summary) == (NEW_START, NEW_END, "Check-up")
         assert state.booking == MOVED
+
+    def test_a_title_that_was_erased_is_not_written_down_again(self) -> None:
+        moved = MOVED.model_copy(update={"summary": "Check-up"})
+        then = given(*erased()).when(report(moved, "adopt")).rests("confirmed")
+        assert "Check-up" not in repr(then.turn)
+        given(*erased()).refuses(IllegalTransition, report(RENAMED, "adopt"))
 
     def test_renamed_it_takes_the_title_and_keeps_the_times(self) -> None:
         state = given(*CONFIRMED).when(report(RENAMED, "adopt")).rests("confirmed").turn.state
@@ -280,13 +293,8 @@ class TestRestoreWhatIsGone:
         assert replaced.etag == '"5"'
 
     def test_what_was_booked_by_an_erased_person_is_not_booked_again(self) -> None:
-        first = requested()
-        erased = first.model_copy(
-            update={"key": ERASED, "details": first.details.model_copy(update={"summary": ERASED})}
-        )
-        stream = (erased, *CONFIRMED[1:])
-        given(*stream).refuses(IllegalTransition, report(None, "restore"))
-        given(*stream).when(report(None, "adopt")).rests("cancelled")
+        given(*erased()).refuses(IllegalTransition, report(None, "restore"))
+        given(*erased()).when(report(None, "adopt")).rests("cancelled")
 
     class TestWordOfTheOldOne:
         @pytest.mark.parametrize("status", ["cancelled", "accepted"])
