@@ -17,6 +17,7 @@ from appointments.cli import (
     reconcile,
     replay,
     serving,
+    validate,
     what_if,
     write,
 )
@@ -52,3 +53,4 @@ cases.register(app)
 erase.register(app)
 serving.register(app)
 main_job.register(app)
+validate.register(app)
