@@ -117,7 +117,7 @@ class Figures(Projection):
     """The figures of the whole log, as sums."""
 
     name = "figures"
-    version = 1
+    version = 2
     metadata = metadata
 
     def apply(self, connection: Connection, changes: Sequence[Change]) -> None:

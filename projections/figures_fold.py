@@ -11,7 +11,7 @@ from typing import Any
 
 from domain import events as e
 from domain.appointment import Appointment
-from domain.definition import SagaPlan
+from domain.definition import SagaPlan, patience
 from domain.lifecycle import FORWARD, SETTLED, State
 from projections.histogram import bucket_of
 from projections.projection import Change
@@ -180,7 +180,9 @@ class Fold:
                 self._time(where, ("", BOOKING, "failed"), event.at - since)
 
     def _deferred(self, where: Where, before: Appointment, event: e.CallDeferred) -> None:
-        if event.reason == "circuit_open":
+        # One that has waited long may wait beyond the opening: then its time is its own, and tells of no opening.
+        own = event.at + patience(before.deferred_since, event.at)
+        if event.reason == "circuit_open" and event.until > own:
             self.deferrals.setdefault((before.tenant, before.definition, event.step, event.until), where[0])
 
     def _forced(self, where: Where, forced: bool) -> None:

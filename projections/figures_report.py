@@ -90,7 +90,7 @@ class ProviderFigures(Value):
 
 
 class BreakerFigures(Value):
-    """Openings of one target's breaker that held up a call."""
+    """Openings of one target's breaker that the log tells of: at least so many there were."""
 
     target: str
     openings: int

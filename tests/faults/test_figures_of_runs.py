@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from itertools import pairwise
 from math import ceil
 from random import Random
@@ -11,6 +12,7 @@ from random import Random
 import pytest
 from simulation.faulty_store import at_once
 from simulation.simulate import simulate
+from simulation.world import WatchedLanes
 from sqlalchemy import Connection, create_engine, select
 from sqlalchemy.pool import StaticPool
 
@@ -18,13 +20,15 @@ import projections.figures
 from domain import events as e
 from domain.appointment import Appointment, evolve
 from domain.lifecycle import SETTLED
-from projections.figures import Figures, metadata
+from projections.figures import Figures, metadata, openings
 from projections.figures_query import read
 from projections.histogram import ERROR_MAX, Latency
 from projections.projection import Change
 from projections.views import Views
+from saga.inputs import Hold
 from store.mapper import decode
 from store.port import RecordedEvent, Store
+from store.rows import instant
 
 SEEDS = (*range(25), 47, 50, 79, 91, 247)
 """The last five hold late successes."""
@@ -117,6 +121,24 @@ async def caught_up_and_rebuilt(store: Store) -> tuple[object, object]:
         return caught_up, rebuilt
     finally:
         await views.close()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_no_opening_is_counted_that_was_none(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    print(f"seed {seed}")
+    told: set[tuple[str, datetime]] = set()
+    hold = WatchedLanes.hold
+
+    def watched(self: WatchedLanes, target: str, tenant: str, now: datetime) -> Hold | None:
+        held = hold(self, target, tenant, now)
+        if held is not None and held.reason == "circuit_open" and held.until is not None:
+            told.add((target, held.until))
+        return held
+
+    monkeypatch.setattr(WatchedLanes, "hold", watched)
+    with folded(run_of(seed)) as connection:
+        counted = {(target, instant(until)) for target, until, *_ in connection.execute(select(openings))}
+    assert counted <= told
 
 
 def durations(changes: list[Change]) -> dict[tuple[str, str], list[float]]:

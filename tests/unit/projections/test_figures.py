@@ -250,6 +250,15 @@ async def test_a_breaker_s_opening_counts_once_whoever_it_holds_up(log: Log) -> 
     assert (await log.report()).total.deferred == 5
 
 
+async def test_who_waits_beyond_the_opening_tells_of_none(log: Log) -> None:
+    """After 100 s of waiting, the next look is 10 s away, whatever the breaker does."""
+    await log.add("a", requested(), deferred(0, until=5), deferred(100, until=110), deferred(110, until=121))
+    await log.add("a", deferred(121, until=140))
+    report = await log.report()
+    assert [b.openings for b in report.breakers] == [2], "those until 5 s and 140 s"
+    assert report.total.deferred == 4
+
+
 @pytest.mark.parametrize("tenant", ["default", "other"])
 async def test_an_opening_belongs_to_the_hour_of_the_first_call_that_it_held_up(log: Log, tenant: str) -> None:
     await log.add("a", requested(), deferred(3_599, until=3_610))
