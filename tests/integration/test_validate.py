@@ -193,8 +193,12 @@ def test_requirements_are_those_of_the_lock() -> None:
 
 def alive(pid: int) -> bool:
     """A process that has ended and that nobody has asked for yet is not alive."""
-    listed = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return bool(listed.stdout.strip()) and not listed.stdout.startswith("Z")
+    try:
+        os.kill(pid, 0)
+        stat = Path(f"/proc/{pid}/stat").read_text() if Path("/proc/self").exists() else ")"
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+    return not stat.rpartition(")")[2].startswith(" Z")
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
