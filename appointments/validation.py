@@ -166,6 +166,7 @@ class Validation:
 
         with _folder() as folder:
             copy = folder / "project"
+            clean = await self._is_clean()
             copied = await carry(self._copying, True)
             ready = await carry(self._setting_up, copied)
             machine = await _machine(copy) if ready else None
@@ -175,7 +176,7 @@ class Validation:
                 generated_at=WallClock().now(),
                 quick=self._quick,
                 commit=await _ask(copy, "git", "rev-parse", "HEAD") if (copy / ".git").exists() else None,
-                clean=await self._is_clean(),
+                clean=clean,
                 machine=machine,
                 packages=_locked(copy, machine),
                 steps=tuple(done),
