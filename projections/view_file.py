@@ -5,7 +5,7 @@ It is no truth: what is damaged, or belongs to another log, is thrown away and r
 
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 from urllib.parse import quote
@@ -18,7 +18,7 @@ from sqlalchemy.pool import NullPool
 from domain.errors import StoreUnavailable
 from projections.following import Folded
 from projections.generations import Generations
-from projections.projection import Projection
+from projections.projection import Change, Projection
 
 T = TypeVar("T")
 
@@ -102,6 +102,7 @@ class ViewFile:
         """An empty one, to be filled beside this one; one at a time in a folder."""
         made = ViewFile(self.projection, self._generations, building=True)
         made.throw_away()
+        made.checkpoint()  # so that there is a file even if nothing comes into it
         return made
 
     def replace_by(self, successor: "ViewFile") -> None:
@@ -121,7 +122,9 @@ class ViewFile:
 
     def _write(self, connection: Connection, folded: Folded) -> None:
         known = _known_unreadable(connection, folded)
-        changes = [change for change in folded.changes if change.recorded.stream_id.bytes not in known]
+        changes: Sequence[Change] = folded.changes
+        if known:
+            changes = [change for change in changes if change.recorded.stream_id.bytes not in known]
         self.projection.apply(connection, changes)
         if found := [id for id in folded.unreadable if id.bytes not in known]:
             connection.execute(insert(_unreadable), [{"stream_id": id.bytes} for id in found])

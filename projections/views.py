@@ -34,6 +34,8 @@ PROJECTIONS: tuple[Projection, ...] = (CurrentStates(), Figures())
 LIVE_BATCH = 500
 """Events folded at once beside running work: some 15 ms of computing."""
 REBUILD_BATCH = 4_000
+CHASES_MAX = 5
+"""How often a rebuild goes after what was written meanwhile: each time it is less, and the rest is caught up live."""
 FOLLOW_S = 1.0
 """How often the log is looked at when nobody asks."""
 PAUSE_S = 0.01
@@ -160,12 +162,13 @@ class Views:
             return await _advance(self._store, files, self._states, LIVE_BATCH, self._folder)
 
     async def _refill(self, built: Sequence[ViewFile], progress: Progress | None) -> int:
-        states, goal, more = RecentStates(), await self._store.position(), True
-        reached = 0
-        while more:
-            reached, more = await _advance(self._store, built, states, REBUILD_BATCH, self._folder)
-            if progress is not None:
-                progress(reached, max(goal, reached))
+        states, reached = RecentStates(), 0
+        for _ in range(CHASES_MAX):
+            goal = await self._store.position()
+            while reached < goal:
+                reached, _ = await _advance(self._store, built, states, REBUILD_BATCH, self._folder)
+                if progress is not None:
+                    progress(reached, max(goal, reached))
         return reached
 
     @contextmanager

@@ -428,6 +428,32 @@ class TestRebuild:
         assert await other.rebuild() == 1
         await other.close()
 
+    async def test_ends_although_more_is_written_than_it_can_fold(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Growing(MemoryStore):
+            async def log(self, after: int = 0, limit: int = 1_000) -> Sequence[RecordedEvent]:
+                for _ in range(limit):
+                    await log.book(str(await self.position()))
+                return await super().log(after, limit)
+
+        monkeypatch.setattr(views, "REBUILD_BATCH", 2)
+        log = Log(Growing())
+        await log.book("first")
+        known = Views(log.store, None, PROJECTIONS)
+        async with asyncio.timeout(30):
+            assert await known.rebuild() < await log.store.position()
+        await known.close()
+
+    @ON_FILE
+    async def test_starts_over_from_what_one_that_was_killed_has_left(
+        self, log: Log, known: Views, on_file: Path
+    ) -> None:
+        await log.book("1")
+        await known.catch_up()
+        (on_file / "ledger-1.building").write_bytes(b"half of a file")
+        await known.rebuild()
+        assert (await known.read("ledger", positions))[0] == [1]
+        assert not list(on_file.glob("*.building"))
+
     async def test_that_fails_leaves_the_old_one_in_use(
         self, log: Log, known: Views, folder: Path | None, monkeypatch: pytest.MonkeyPatch
     ) -> None:
