@@ -125,8 +125,13 @@ class SqliteStore(Store):
         for entry in told:
             check(entry)
 
+        # The walk over the log is a reader's; the writer, for whom everybody waits, looks at what came after it.
+        position = await self.position()
+        known = set(await self.sealed_for(subject))
+
         def destroy(writer: LogWriter) -> None:
-            untold = set(reads.sealed_for(writer.connection, subject)).difference(entry.stream_id for entry in told)
+            since = reads.sealed_for(writer.connection, subject, position)
+            untold = known.union(since).difference(entry.stream_id for entry in told)
             if untold:
                 raise ConcurrencyConflict(f"{len(untold)} further streams hold something about the subject")
             writer.append_all([self._rows(entry, None) for entry in told])

@@ -30,6 +30,7 @@ from store.chain import START, link
 from store.checkpoint import Signer, fingerprint
 
 VERIFIER = Path(__file__).parents[2] / "docs" / "verify_history.py"
+IN_THIRTY_LINES = VERIFIER.with_name("verify_one.py")
 NINE = datetime(2031, 3, 3, 9, tzinfo=UTC)
 
 
@@ -104,8 +105,38 @@ def test_exports_of_every_kind_are_genuine(log: Log) -> None:
         assert log.verify(log.export(*words)) == ""
 
 
-def test_the_script_imports_nothing_of_ours() -> None:
-    text = VERIFIER.read_text(encoding="utf-8")
+def test_thirty_lines_verify_the_export_of_one_appointment(log: Log) -> None:
+    def verdict(exported: bytes) -> bool:
+        path = log.path.with_name("one.jsonl")
+        path.write_bytes(exported)
+        command = [sys.executable, "-I", str(IN_THIRTY_LINES), str(path), log.fingerprint]
+        done = subprocess.run(command, capture_output=True, text=True, cwd="/", check=False)
+        assert (done.returncode == 0) == (done.stdout == "genuine\n")
+        return done.returncode == 0
+
+    for id in log.ids:
+        assert verdict(log.export(id))
+    whole = lines(log.export(log.ids[0]))
+    changes: tuple[tuple[int, str, Any], ...] = (
+        (1, "body", "{}"),
+        (1, "at", 0),
+        (2, "type", "x.v1"),
+        (2, "position", 1),
+        (3, "digest", "00" * 16),
+        (3, "sealed", "AAAA"),
+    )
+    for place, name, value in changes:
+        assert not verdict(written([{**one, name: value} if at == place else one for at, one in enumerate(whole)]))
+    assert not verdict(written([*whole[:-2], whole[-1]])), "the last event is missing"
+    forged = {**whole[-1], "checkpoint": {**whole[-1]["checkpoint"], "position": 1}}
+    assert not verdict(written([*whole[:-1], forged]))
+    lines_of_code = [line for line in IN_THIRTY_LINES.read_text(encoding="utf-8").splitlines() if line][1:]
+    assert len(lines_of_code) <= 36
+
+
+@pytest.mark.parametrize("script", [VERIFIER, IN_THIRTY_LINES], ids=lambda path: path.stem)
+def test_the_script_imports_nothing_of_ours(script: Path) -> None:
+    text = script.read_text(encoding="utf-8")
     imports = {line.split()[1].partition(".")[0] for line in text.splitlines() if line.startswith(("import ", "from "))}
     assert imports <= {*sys.stdlib_module_names, "cryptography"}
 
