@@ -18,7 +18,7 @@ from projections.projection import Change
 from store.mapper import decode
 from store.port import RecordedEvent, Store
 
-STATES_MAX = 8_192
+STATES_MAX = 4_096
 """States kept for the events that follow, about 25 MB; the state of any other stream is folded from the log again."""
 STREAMS_AT_ONCE = 32
 """Streams that are read from the log before they are folded."""
