@@ -171,8 +171,9 @@ def _find(steps: tuple[StepState, ...], name: str) -> StepState:
 
 
 def _put(steps: tuple[StepState, ...], changed: StepState) -> tuple[StepState, ...]:
-    if any(step.name == changed.name for step in steps):
-        return tuple(changed if step.name == changed.name else step for step in steps)
+    for place, step in enumerate(steps):
+        if step.name == changed.name:
+            return (*steps[:place], changed, *steps[place + 1 :])
     return (*steps, changed)
 
 
@@ -273,14 +274,15 @@ def _operation(now: Appointment, step: str, operation: e.Operation) -> StepState
             assert_never(operation)
 
 
-def _with(now: Appointment, step: StepState, operation: e.Operation) -> Appointment:
+def _with(now: Appointment, step: StepState, operation: e.Operation, **also: Any) -> Appointment:
+    """The appointment with this step, and with whatever else has changed: one copy for all of it."""
     match operation:
         case e.Operation.ACTION:
-            return _but(now, actions=_put(now.actions, step))
+            return _but(now, actions=_put(now.actions, step), **also)
         case e.Operation.COMPENSATION:
-            return _but(now, undos=_put(now.undos, step))
+            return _but(now, undos=_put(now.undos, step), **also)
         case e.Operation.RESCHEDULE:
-            return _but(now, move_step=step)
+            return _but(now, move_step=step, **also)
         case _:
             assert_never(operation)
 
@@ -298,19 +300,19 @@ def _started(now: Appointment, event: e.StepStarted) -> Appointment:
     step = _but(step, progress=Progress.RUNNING, attempts=event.attempt, due_at=None)
     until = event.at + timedelta(milliseconds=event.timeout_ms) + FLIGHT_GRACE
     flight = InFlight(event.step, event.operation, event.operation_id, event.attempt, until)
-    return _but(_with(now, step, event.operation), in_flight=flight, deferred_until=None, deferred_since=None)
+    return _with(now, step, event.operation, in_flight=flight, deferred_until=None, deferred_since=None)
 
 
 def _succeeded(now: Appointment, event: e.StepSucceeded) -> Appointment:
-    now = _landed(now)
-    step = _certain(_operation(now, event.step, event.operation))
-    step = _but(step, progress=Progress.DONE, due_at=None)
+    step = _operation(now, event.step, event.operation)
+    done = {"progress": Progress.DONE, "due_at": None, "doubt_since": None, "in_flight_seen": False}
     if event.operation is e.Operation.ACTION:
-        return _with(now, _but(step, booking=event.booking or step.booking), event.operation)
+        step = _but(step, **done, booking=event.booking or step.booking)
+        return _with(now, step, event.operation, in_flight=None)
     if event.booking is not None:
         action = _but(now.action(event.step), booking=event.booking)
         now = _with(now, action, e.Operation.ACTION)
-    return _with(now, step, event.operation)
+    return _with(now, _but(step, **done), event.operation, in_flight=None)
 
 
 def _attempt_failed(now: Appointment, event: e.StepAttemptFailed) -> Appointment:
