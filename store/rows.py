@@ -94,7 +94,7 @@ def event_of(row: Iterable[Any], keys: Mapping[bytes, bytes]) -> RecordedEvent:
     """
     position, stream_id, version, type, at, body, sealed, digest = row
     try:
-        if not all(isinstance(column, bytes) for column in (stream_id, body, sealed, digest)):
+        if not (isinstance(body, bytes) and isinstance(sealed, bytes) and isinstance(digest, bytes)):
             raise TypeError("a column holds text or a number where bytes were written")
         stream = uuid_of(stream_id)
         private = unseal(sealed, keys, stream, version) if sealed else ()

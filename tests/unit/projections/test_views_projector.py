@@ -277,7 +277,7 @@ async def test_an_erasure_within_a_batch_is_folded_from_the_log(log: Log) -> Non
     batch = [*before, *await log.store.log(3)]
     folded = fold(batch, await RecentStates().bases(log.store, batch))
     assert folded.erased
-    state = folded.states[id]
+    state = folded.states[id.int]
     assert state.details is not None
     assert (state.version, state.details.summary) == (4, "(erased)")
 
