@@ -337,7 +337,9 @@ class Runtime:
                 due_at = self.clock.now() + NOBODY_RUNS
                 await self.store.append(Append(row.stream_id, state.version, (), later(row, due_at)))
                 return
-            await self.give(row.stream_id, Due())
+            # Those before it may have taken the last place: its turn would only write its row anew.
+            if self._may_go(row, self.clock.now()):
+                await self.give(row.stream_id, Due())
         except HistoryError:
             await self._set_aside(row.stream_id)
         except ConcurrencyConflict:

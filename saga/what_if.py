@@ -25,9 +25,9 @@ from saga.lanes import Lanes, LimitPolicy
 from saga.recorded_provider import Record, RecordedProvider, Source
 from saga.recording import End, Recording, call_name
 from saga.runtime import POLL_S, Runtime
+from saga.virtual_store import VirtualStore
 from saga.virtual_time import VirtualClock, VirtualLoop, run
 from store.mapper import encode
-from store.memory import MemoryStore
 from store.port import Append
 
 AWAKE = timedelta(seconds=POLL_S + 0.05)
@@ -144,7 +144,7 @@ class _Again:
         targets = {step.target for plan in self.plans.values() for step in plan.steps}
         self.providers = {name: RecordedProvider(name, record, clock, self.course.answers) for name in targets}
         self.lanes = Lanes({"*": changes.limits(limits)})
-        self.store = MemoryStore("what-if")
+        self.store = VirtualStore("what-if")
         sagas = [_saga(plan, self.providers) for plan in self.plans.values()]
         self.runtime = Runtime(self.store, clock, sagas, self.providers, self.lanes, "what-if", self._observe)
         self._began: dict[UUID, datetime] = {}

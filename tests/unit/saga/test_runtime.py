@@ -310,6 +310,30 @@ class TestDeadlines:
         assert [row.starts_at for row in due] == sorted(row.starts_at for row in due)
 
 
+async def test_a_place_that_comes_free_costs_one_turn_and_not_one_for_everybody_who_waits() -> None:
+    class Counting(MemoryStore):
+        appends = 0
+
+        async def append(self, entry: Append) -> int:
+            self.appends += 1
+            return await super().append(entry)
+
+    class Slow(LocalProvider):
+        async def create(self, *asked: Any) -> WriteOutcome:
+            await asyncio.sleep(0.001)
+            return await super().create(*asked)
+
+    store, waiting = Counting("first"), 100
+    desk = Desk(store, lanes=Lanes({"main": LimitPolicy(concurrency=1)}))
+    desk.runtime._providers = {"main": Slow("main")}
+    await desk.runtime.start()
+    ended = await asyncio.gather(*(desk.book(f"key-{number}") for number in range(waiting)))
+    await desk.runtime.stop()
+    assert {state.state for state in ended} == {State.CONFIRMED}
+    print(f"{store.appends / waiting} appends for each")
+    assert store.appends < 6 * waiting, "request, call, its end and the next call, the end; and the odd one"
+
+
 class _LateStore(MemoryStore):
     """Between the look for what is due and the look for what is next, time passes."""
 
