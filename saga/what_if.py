@@ -54,10 +54,11 @@ class Times(Value):
     p95: int | None
 
 
-class Both(Value):
-    """A count as recorded, and as it would have been."""
+class Counts(Value):
+    """A count as recorded, as it came out again, and as it would have been."""
 
     recorded: int
+    control: int
     what_if: int
 
 
@@ -87,7 +88,7 @@ class Report(Value):
     differences: tuple[Difference, ...]
     by_kind: dict[str, int]
     """`<recorded end> -> <other end>` to how many."""
-    calls: dict[str, Both]
+    calls: dict[str, Counts]
     answers: dict[Source, int]
     refused: int
     time_to_end_ms: dict[str, Times]
@@ -227,7 +228,7 @@ def report(recordings: Sequence[Recording], control: Course, changed: Course) ->
     recorded_calls: Counter[str] = Counter()
     for recording in recordings:
         recorded_calls.update(recording.calls)
-    names = sorted(recorded_calls | changed.calls)
+    names = sorted(recorded_calls | control.calls | changed.calls)
     recorded_times = [one.ended_after for one in recordings if one.ended_after is not None]
     return Report(
         appointments=len(recordings),
@@ -236,10 +237,17 @@ def report(recordings: Sequence[Recording], control: Course, changed: Course) ->
         differing=len(differences),
         differences=differences,
         by_kind=dict(Counter(f"{one.recorded} -> {one.what_if}" for one in differences).most_common()),
-        calls={name: Both(recorded=recorded_calls[name], what_if=changed.calls[name]) for name in names},
+        calls={
+            name: Counts(recorded=recorded_calls[name], control=control.calls[name], what_if=changed.calls[name])
+            for name in names
+        },
         answers={source: changed.answers[source] for source in Source},
         refused=changed.refused,
-        time_to_end_ms={"recorded": _times(recorded_times), "what_if": _times(changed.ended_after.values())},
+        time_to_end_ms={
+            "recorded": _times(recorded_times),
+            "control": _times(control.ended_after.values()),
+            "what_if": _times(changed.ended_after.values()),
+        },
     )
 
 

@@ -173,9 +173,9 @@ def _shown(found: Report, unreadable: int) -> RenderableType:
             ("commands not legal then", str(found.refused)),
         )
     )
-    numbers = render.table("", "recorded", "what if")
-    for name, both in found.calls.items():
-        numbers.add_row(Text(f"calls: {name}"), str(both.recorded), str(both.what_if))
+    numbers = render.table("", "recorded", "control", "what if")
+    for name, calls in found.calls.items():
+        numbers.add_row(Text(f"calls: {name}"), str(calls.recorded), str(calls.control), str(calls.what_if))
     times = found.time_to_end_ms
     for name in ("p50", "p95"):
         numbers.add_row(f"time to end, {name} (ms)", *(str(getattr(times[which], name)) for which in times))
