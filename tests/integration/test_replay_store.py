@@ -1,5 +1,6 @@
 """`replay` on a store file: what a real process wrote is whole; what somebody did to the file is found and named."""
 
+import asyncio
 import json
 import sqlite3
 from datetime import UTC, datetime, timedelta
@@ -14,10 +15,14 @@ from appointments.cli import replay as command
 from appointments.cli.app import app
 from domain.commands import BookAppointment
 from domain.errors import UnknownAppointment
-from domain.provider import Retryable
+from domain.provider import Rejected, Retryable
 from providers.local import LocalProvider
 from saga.audit import Auditor
+from saga.changes import Changes
+from saga.lanes import LimitPolicy
+from saga.recorded_streams import Wanted, read_recordings
 from saga.replay import BrokenAt
+from saga.what_if import what_if
 from store.sqlite import SqliteStore
 
 START = datetime(2031, 3, 3, 9, tzinfo=UTC)
@@ -121,6 +126,26 @@ async def test_a_definition_that_was_changed_fails_every_appointment_that_goes_b
     await store.close()
     assert [one.matches for one in verdicts] == [False] * (len(KEYS) + 1)
     assert [one.chain for one in verdicts if one.chain != "ok"] == [BrokenAt(broken_at=1)]
+
+
+async def test_what_was_erased_is_decided_again_all_the_same(tmp_path: Path) -> None:
+    settings = Settings.model_validate({"store": f"sqlite:///{tmp_path}/store.db", "backoff_ms": 1, "attempts_max": 2})
+    provider = LocalProvider("main")
+    provider.answer_next("create", Retryable(reason="busy, says pat@example.org"), Rejected(reason="Pat is not known"))
+    book = BookAppointment.model_validate({**BOOK.model_dump(), "attendees": [{"email": "pat@example.org"}]})
+    async with Orchestrator.open(settings, providers=(provider,)) as desk:
+        refused = await desk.book(book, key="refused", wait=5)
+        cancelled = await desk.book(book, key="cancelled", wait=5)
+        await desk.cancel(cancelled.id, key="cancel", reason="Pat is ill", wait=5)
+        await desk.erase(email="pat@example.org", reference="request-1", dry_run=False)
+        for id in (refused.id, cancelled.id):
+            assert "Pat" not in repr(await desk.events(id))
+            assert (await desk.replay(id)).ok
+        store = desk.runtime.store
+        there = await read_recordings(store, Wanted(tenant="default"))
+    assert (there.unreadable, len(there.recordings)) == (0, 2)
+    report = await asyncio.to_thread(what_if, there.recordings, there.plans, Changes(deadline_ms=60_000), LimitPolicy())
+    assert (report.control.equal, report.differing) == (2, 0)
 
 
 def test_rows_that_no_event_can_stand_in_are_findings_and_no_traceback(tmp_path: Path, written: dict[str, str]) -> None:
