@@ -11,8 +11,8 @@ from domain.provider import Call, Found, Missing, Page, Provider, ProviderBookin
 from projections.reconciliation.intended import Scope
 
 PAGES = (1_000, 100, 10)
-"""Bookings asked for at once: many, as a CalDAV server walks the whole calendar for each page; fewer where an answer of
-so many is of no use, as it may be too long."""
+"""Bookings asked for at once: many, as each page is a request of its own; fewer where an answer of so many is of no
+use, as it may be too long."""
 PAGES_MAX = 100_000
 LISTING_TIMEOUT_MS = 60_000
 LOOK_TIMEOUT_MS = 10_000
