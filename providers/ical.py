@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from icalendar import Calendar, Component, Event, vCalAddress, vRecur
+from icalendar import Calendar, Component, Event, vCalAddress, vRecur, vText
 from icalendar.timezone import tzp
 
 from domain.provider import BookingDetails, BookingStatus, Party
@@ -58,16 +58,24 @@ class CalendarEvent:
         return (self.start, self.end) == (details.start.replace(microsecond=0), details.end.replace(microsecond=0))
 
 
+class _Text(vText):
+    """TEXT in which a backslash before an N stays one: the library would write a line break in its place."""
+
+    def to_ical(self) -> bytes:
+        escaped = self.replace("\\", "\\\\").replace(";", r"\;").replace(",", r"\,").replace("\n", r"\n")
+        return escaped.encode()
+
+
 def write_event(client_ref: str, details: BookingDetails, now: datetime, sequence: int = 0) -> bytes:
     """Write a new event, or the next one in the place of one that was cancelled; raises `Unwritable`."""
     event = Event()
     event.add("UID", client_ref)
     event.add("SEQUENCE", sequence)
     event.add("STATUS", "CONFIRMED")
-    event.add("SUMMARY", details.summary)
+    event.add("SUMMARY", _Text(details.summary))
     _put_times(event, details, now)
     if details.location:
-        event.add("LOCATION", details.location)
+        event.add("LOCATION", _Text(details.location))
     if details.organizer:
         event.add("ORGANIZER", _address(details.organizer))
     for attendee in details.attendees:
@@ -255,4 +263,5 @@ def _check_rules(zone: Component) -> None:
 
 
 def _plain(text: str) -> str:
-    return " ".join(text.split())
+    # Servers that use the library write a backslash before an N anew as a line break, and it drops a byte order mark.
+    return " ".join(text.replace("\\N", " ").replace("\ufeff", " ").split())

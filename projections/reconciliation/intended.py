@@ -78,7 +78,11 @@ class Log:
 
 def text_hash(text: str) -> bytes | None:
     """What a text is compared by, whatever its white space; None for one that was erased."""
-    return None if text == ERASED else hashlib.blake2b(" ".join(text.split()).encode(), digest_size=8).digest()
+    if text == ERASED:
+        return None
+    # Calendars may drop a byte order mark, and write a backslash before an N as a line break.
+    plain = " ".join(text.replace("\\N", " ").replace("\ufeff", " ").split())
+    return hashlib.blake2b(plain.encode(), digest_size=8).digest()
 
 
 async def read_log(store: Store, scope: Scope) -> Log:

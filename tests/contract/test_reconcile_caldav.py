@@ -1,12 +1,15 @@
 """Edits that people make with a calendar program, on real CalDAV servers: each is found, and told for what it is."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from random import Random
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from caldav.collection import Calendar
@@ -220,3 +223,53 @@ async def test_what_was_healed_agrees(clinic: Clinic, policy: Policy, there: int
     live = [body for body in control if "STATUS:CANCELLED" not in body]
     assert len(live) == there
     assert all(SECRET.split(",")[0] in body for body in live)
+
+
+ALPHABET = [*"aN n\\;,:\"'\t\n^%&<>[]=+-@", "é", "😀", "\u0301", "\u2028", "\u200d", "\u00a0", "\ufeff", "\u202e"]
+ZONES = (
+    *("Europe/Kyiv", "Europe/Kiev", "UTC", "Etc/GMT+5", "US/Eastern", "Asia/Kolkata", "Pacific/Chatham"),
+    *("Australia/Lord_Howe", "America/St_Johns", "Africa/Casablanca", "Europe/Dublin"),
+)
+TEXTS = ("C:\\News\\N", "\ufeffbegins with a mark", "trailing blanks   ", "\\", "é" * 255, "👩‍⚕️" * 51, "a\\,b\\;c\\nd")
+
+
+def odd(rng: Random, number: int) -> dict[str, Any]:
+    """A booking with content that a calendar may write otherwise than it was told."""
+
+    def text(most: int) -> str:
+        return "".join(rng.choices(ALPHABET, k=rng.randint(1, most)))
+
+    start = datetime(2031, rng.choice((3, 10)), 1, tzinfo=UTC) + timedelta(minutes=15 * rng.randrange(3_000))
+    start += timedelta(microseconds=rng.choice((0, 1, 500_000, 999_999)))
+    wanted: dict[str, Any] = {"time_zone": rng.choice(ZONES), "summary": (TEXTS[number:] or (text(60),))[0]}
+    if rng.random() < 0.2:
+        midnight = datetime.combine(start.date(), datetime.min.time(), ZoneInfo(wanted["time_zone"]))
+        start, wanted["all_day"] = midnight, True
+        wanted["end"] = midnight + timedelta(days=rng.randint(1, 3))
+    people = ("MailTo@Example.org", "mailto:x@example.org", "a+b@example.org", "ä@exämple.org")
+    return {
+        "calendar": "main",
+        "start": start,
+        "end": start + timedelta(minutes=rng.randint(1, 600), microseconds=rng.choice((0, 7))),
+        "location": rng.choice((None, "", text(20), "Room, 1; left")),
+        "attendees": [
+            {"email": email, "name": rng.choice((None, "", 'O"Neil, Pat'))} for email in rng.sample(people, 2)
+        ],
+        "metadata": rng.choice(({}, {text(5): text(20)})),
+        **wanted,
+    }
+
+
+async def test_whatever_content_we_booked_is_no_edit(clinic: Clinic) -> None:
+    seed = time.time_ns() % 1_000_000
+    print(f"seed {seed}")
+    rng = Random(seed)
+    asked = [odd(rng, number) for number in range(60)]
+    booked = await asyncio.gather(*(clinic.desk.book(one, key=f"odd-{n}", wait=60) for n, one in enumerate(asked)))
+    failed = [(one.detail, of) for one, of in zip(booked, asked, strict=True) if one.state != "confirmed"]
+    assert not failed
+    report = await clinic.compared()
+    by_id = {one.id: fields for one, fields in zip(booked, asked, strict=True)}
+    wrong = [f"{f.kind} {f.detail}: {by_id[f.appointment] if f.appointment else f}" for f in report.findings]
+    assert not wrong, "\n".join(wrong)
+    assert (report.agrees, report.counts[Kind.MATCHED]) == (True, len(asked))

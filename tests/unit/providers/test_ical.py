@@ -44,6 +44,12 @@ def test_any_printable_summary_survives(summary: str) -> None:
     assert read_event(write_event("booking-1", wanted, NOW)).same_content(wanted)
 
 
+def test_a_backslash_before_an_n_is_no_line_break() -> None:
+    body = write_event("booking-1", details(summary="C:\\News", location="D:\\North"), NOW)
+    assert b"SUMMARY:C:\\\\News" in body
+    assert b"LOCATION:D:\\\\North" in body
+
+
 def test_a_local_time_is_written_with_its_zone_and_rules() -> None:
     body = write_event("booking-1", details(), NOW)
     assert b"DTSTART;TZID=Europe/Berlin:20270301T100000" in body
