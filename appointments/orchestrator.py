@@ -30,6 +30,7 @@ from domain.commands import (
     BookAppointment,
     CancelAppointment,
     Command,
+    ImportBooking,
     Instant,
     OperatorAction,
     Repair,
@@ -136,6 +137,16 @@ class Orchestrator:
         request = self._request(key, who)
         plan = self._plan(self._provider(asked.calendar))
         return await self._give(appointment_id(request.tenant, key), asked, request, wait, plan)
+
+    async def import_booking(self, command: ImportBooking | Mapping[str, Any], *, key: str, **who: Any) -> Appointment:
+        """Take over a booking that another system made; it is kept, moved and cancelled here from then on.
+
+        The same key and content take it over once; to book the same under that key then calls nobody. Raises as `book`.
+        """
+        asked = command if isinstance(command, ImportBooking) else parse(ImportBooking, command)
+        request = self._request(key, who)
+        plan = self._plan(self._provider(asked.booked.calendar))
+        return await self._give(appointment_id(request.tenant, key), asked, request, None, plan)
 
     async def cancel(
         self, id: UUID | str, *, key: str, reason: str = "", wait: float | None = None, **who: Any
@@ -439,7 +450,7 @@ async def rebuild(views: Views, names: Collection[str], progress: Progress | Non
 async def _stream(store: Store, id: UUID, tenant: str) -> list[tuple[RecordedEvent, e.Event]]:
     stream = [(recorded, decode(recorded)) for recorded in await store.events(id)]
     first = stream[0][1] if stream else None
-    if not isinstance(first, e.AppointmentRequested) or first.tenant != tenant:
+    if not isinstance(first, e.Beginning) or first.tenant != tenant:
         raise UnknownAppointment(f"there is no appointment {id}")
     return stream
 
@@ -448,7 +459,7 @@ async def trail(store: Store, id: UUID, tenant: str) -> tuple[AuditEvent, ...]:
     """The audit trail of one appointment. Raises `UnknownAppointment`."""
     stream = await _stream(store, id, tenant)
     first = stream[0][1]
-    assert isinstance(first, e.AppointmentRequested)
+    assert isinstance(first, e.Beginning)
     return audit_trail(stream, first.correlation_id or str(id))
 
 

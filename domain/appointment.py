@@ -9,6 +9,7 @@ from uuid import UUID
 from domain import events as e
 from domain.commands import OperatorAction, PolicyOverride, Repair
 from domain.definition import booking_step_of
+from domain.identity import client_ref
 from domain.lifecycle import BACKWARD, ENDED, SETTLED, State, move
 from domain.provider import LIVE, BookingDetails, BookingStatus, ProviderBooking
 from domain.seen import seen_as, stands_as_booked, whole_days
@@ -125,6 +126,13 @@ class Appointment:
     correlation_id: str = ""
     action_label: str | None = None
     key: str = ""
+    foreign_ref: str | None = None
+    """Of a booking that another system made: its client reference there, "" where it has none. None: it is ours."""
+
+    @property
+    def client_ref(self) -> str:
+        """The reference under which the provider knows the booking, or is to know it."""
+        return self.foreign_ref or client_ref(self.id)
 
     def action(self, step: str) -> StepState:
         """A step's action; a fresh one when it has not begun."""
@@ -189,7 +197,12 @@ def evolve(before: Appointment, event: e.Event) -> Appointment:
         case e.AppointmentConfirmed():
             return _but(now, forced=False, deferred_until=None, deferred_since=None)
         case e.AppointmentRequested():
-            return _requested(now, event)
+            return _begun(
+                now, event, policy=event.policy, deadline_at=event.deadline_at, action_label=event.action_label
+            )
+        case e.AppointmentImported():
+            there = StepState(booking_step_of(event.definition), progress=Progress.DONE, booking=event.booking)
+            return _begun(now, event, actions=(there,), foreign_ref=event.booking.client_ref)
         case e.StepPending():
             step = _operation(now, event.step, e.Operation.ACTION)
             step = _but(step, progress=Progress.PENDING, due_at=event.poll_at, booking=event.booking)
@@ -245,20 +258,18 @@ def evolve(before: Appointment, event: e.Event) -> Appointment:
             raise AssertionError(event)
 
 
-def _requested(now: Appointment, event: e.AppointmentRequested) -> Appointment:
+def _begun(now: Appointment, event: e.Beginning, **also: Any) -> Appointment:
     return _but(
         now,
         tenant=event.tenant,
         definition=event.definition,
         provider=event.provider,
         details=event.details,
-        policy=event.policy,
-        deadline_at=event.deadline_at,
         keys=(("book", event.key, event.fingerprint),),
         key=event.key,
         created_at=event.at,
         correlation_id=event.correlation_id or str(now.id),
-        action_label=event.action_label,
+        **also,
     )
 
 
@@ -369,7 +380,7 @@ def _called_back(now: Appointment, event: e.CallbackReceived) -> Appointment:
     known = now.action(event.step).booking
     if known is None:
         seen = ProviderBooking(
-            provider_ref=event.provider_ref, client_ref=str(now.id), status=event.status, version=event.version
+            provider_ref=event.provider_ref, client_ref=now.client_ref, status=event.status, version=event.version
         )
     elif event.version > known.version:
         # The etag that we hold is that of the version before.
@@ -395,7 +406,7 @@ def _turned_back(now: Appointment, event: e.CancellationRequested | e.Compensati
             assert now.details is not None
             alive = ProviderBooking(
                 provider_ref=event.provider_ref,
-                client_ref=str(now.id),
+                client_ref=now.client_ref,
                 status=BookingStatus.ACCEPTED,
                 version=event.version,
             )
@@ -432,9 +443,9 @@ def _observed(now: Appointment, event: e.BookingObserved) -> Appointment:
     if seen is None or seen.status not in LIVE:
         over = {"status": seen.status if seen else BookingStatus.CANCELLED, "etag": seen.etag if seen else None}
         known = seen or step.booking
-        left = known.model_copy(update={**over, "client_ref": str(now.id)}) if known else None
+        left = known.model_copy(update={**over, "client_ref": now.client_ref}) if known else None
         return _but(now, actions=_put(now.actions, _but(step, progress=Progress.GIVEN_UP, booking=left)))
-    there = seen.model_copy(update={"client_ref": str(now.id)})
+    there = seen.model_copy(update={"client_ref": now.client_ref})
     now = _but(now, actions=_put(now.actions, _but(step, progress=Progress.DONE, booking=there)), detail="")
     if event.repair is Repair.RESTORE:
         return _but(now, astray=not stands_as_booked(details, seen))
@@ -449,7 +460,9 @@ def _rebooking(now: Appointment, event: e.RebookingRequested) -> Appointment:
     gone = now.booking_step
     rounds = now.rounds + 1
     again = StepState(gone.name, round=rounds, replaced=gone.booking)
-    return _but(now, actions=_put(now.actions, again), rounds=rounds, deadline_at=event.deadline_at, detail="")
+    return _but(
+        now, actions=_put(now.actions, again), rounds=rounds, deadline_at=event.deadline_at, detail="", foreign_ref=None
+    )
 
 
 def _acted(now: Appointment, event: e.OperatorActed) -> Appointment:

@@ -17,7 +17,7 @@ from pydantic import (
 
 from domain.errors import InvalidFields
 from domain.local_time import is_zone
-from domain.provider import Party, ProviderBooking, Value
+from domain.provider import BookingStatus, Party, ProviderBooking, Value
 
 DURATION_MAX = timedelta(days=366)
 YEARS = (1970, 2200)
@@ -83,6 +83,22 @@ class BookAppointment(Value):
     def _check_times(self) -> Self:
         check_times(self.start, self.end)
         return self
+
+
+class ImportBooking(Value):
+    """Take over a booking that another system made: what it was to be, and how it stands at the provider."""
+
+    booked: BookAppointment
+    booking: ProviderBooking
+    source: Name
+    """The system that made it."""
+
+    @field_validator("booking")
+    @classmethod
+    def _check_settled(cls, booking: ProviderBooking) -> ProviderBooking:
+        if booking.status is not BookingStatus.ACCEPTED:
+            raise ValueError(f"a booking that is {booking.status} cannot be taken over, only one that is accepted")
+        return booking
 
 
 class CancelAppointment(Value):
@@ -175,7 +191,7 @@ class Request(Value):
 
 
 T = TypeVar("T")
-Command = BookAppointment | CancelAppointment | RescheduleAppointment | Act | ReportBooking
+Command = BookAppointment | ImportBooking | CancelAppointment | RescheduleAppointment | Act | ReportBooking
 
 
 def check_times(start: datetime, end: datetime) -> None:

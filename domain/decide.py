@@ -11,6 +11,7 @@ from domain.commands import (
     BookAppointment,
     CancelAppointment,
     Command,
+    ImportBooking,
     OperatorAction,
     ReportBooking,
     Request,
@@ -27,6 +28,7 @@ from domain.provider import BookingDetails
 COMMANDS_MAX = 1_000
 _KINDS: dict[type[Command], str] = {
     BookAppointment: "book",
+    ImportBooking: "book",
     CancelAppointment: "cancel",
     RescheduleAppointment: "reschedule",
     Act: "act",
@@ -45,7 +47,8 @@ class Decided:
 
 def decide(state: Appointment, command: Command, request: Request, now: datetime, plan: SagaPlan) -> Decided:
     """Turn a command into facts. Raises a `CommandRefused` for what is not legal; then nothing is recorded."""
-    print_ = fingerprint(command)
+    # What is taken over answers to its key as if it had been booked here.
+    print_ = fingerprint(command.booked if isinstance(command, ImportBooking) else command)
     kind = _KINDS[type(command)]
     used = next((known for *scope, known in state.keys if scope == [kind, request.key]), None)
     if used is not None:
@@ -54,7 +57,7 @@ def decide(state: Appointment, command: Command, request: Request, now: datetime
                 f"the key {request.key!r} was used before with another payload; use a new key for a new command"
             )
         return Decided((), replayed=True)
-    if not isinstance(command, BookAppointment) and state.version == 0:
+    if not isinstance(command, BookAppointment | ImportBooking) and state.version == 0:
         raise UnknownAppointment(f"there is no appointment {state.id}")
     if request.expected_version is not None and request.expected_version != state.version:
         raise StaleVersion(f"the appointment is at version {state.version}, not at {request.expected_version}")
@@ -70,6 +73,8 @@ def decide(state: Appointment, command: Command, request: Request, now: datetime
     match command:
         case BookAppointment():
             return Decided((_request(state, command, request, now, plan, who),))
+        case ImportBooking():
+            return Decided((_import(state, command, request, plan, who),))
         case CancelAppointment():
             return Decided((_cancel(state, command, now, plan, who),))
         case RescheduleAppointment():
@@ -90,29 +95,48 @@ def _request(
     plan: SagaPlan,
     who: dict[str, object],
 ) -> e.Event:
-    if state.version:
-        erased = state.key == ERASED
-        why = "what was booked under this key was erased" if erased else f"the appointment {state.id} exists already"
-        raise KeyReused(f"{why}; use a new key to book anew")
+    _check_new(state)
     deadline = now + timedelta(milliseconds=command.deadline_ms or plan.deadline_ms)
     if command.start > now:
         # Nobody is told "confirmed" after the appointment has begun.
         deadline = min(deadline, command.start)
-    fields = command.model_dump(exclude={"deadline_ms", "policy"}, exclude_unset=True)
-    if request.callback_url is not None:
-        fields["callback_url"] = request.callback_url
     return e.AppointmentRequested.model_validate(
         {
-            **who,
-            "tenant": request.tenant,
-            "definition": plan.digest,
-            "provider": plan.provider,
-            "details": BookingDetails.model_validate(fields),
+            **_beginning(command, request, plan, who),
             "deadline_at": deadline,
             "policy": command.policy,
             "action_label": request.action_label,
         }
     )
+
+
+def _import(
+    state: Appointment, command: ImportBooking, request: Request, plan: SagaPlan, who: dict[str, object]
+) -> e.Event:
+    _check_new(state)
+    return e.AppointmentImported.model_validate(
+        {**_beginning(command.booked, request, plan, who), "booking": command.booking, "source": command.source}
+    )
+
+
+def _check_new(state: Appointment) -> None:
+    if state.version:
+        erased = state.key == ERASED
+        why = "what was booked under this key was erased" if erased else f"the appointment {state.id} exists already"
+        raise KeyReused(f"{why}; use a new key to book anew")
+
+
+def _beginning(command: BookAppointment, request: Request, plan: SagaPlan, who: dict[str, object]) -> dict[str, object]:
+    fields = command.model_dump(exclude={"deadline_ms", "policy"}, exclude_unset=True)
+    if request.callback_url is not None:
+        fields["callback_url"] = request.callback_url
+    return {
+        **who,
+        "tenant": request.tenant,
+        "definition": plan.digest,
+        "provider": plan.provider,
+        "details": BookingDetails.model_validate(fields),
+    }
 
 
 def erasure(state: Appointment, actor: str, reference: str, now: datetime) -> e.PersonalDataErased:

@@ -49,17 +49,30 @@ class CommandFact(Event):
     correlation_id: str | None = None
 
 
-class AppointmentRequested(CommandFact):
-    """Version 1 of every stream: what is wanted, and the definition under which it will be done to the end."""
+class Beginning(CommandFact):
+    """What every stream begins with: what is booked, and the definition under which it is done to the end."""
 
-    type: ClassVar[str] = "appointment-requested.v1"
     tenant: str
     definition: str
     provider: str
     details: BookingDetails
+
+
+class AppointmentRequested(Beginning):
+    """Version 1 of a stream: what is wanted. Nothing is booked yet."""
+
+    type: ClassVar[str] = "appointment-requested.v1"
     deadline_at: datetime
     policy: PolicyOverride | None = None
     action_label: str | None = None
+
+
+class AppointmentImported(Beginning):
+    """Version 1 of a stream: a booking that another system made, to be kept, moved and cancelled here from now on."""
+
+    type: ClassVar[str] = "appointment-imported.v1"
+    booking: ProviderBooking
+    source: str
 
 
 class CancellationRequested(CommandFact):
@@ -328,6 +341,7 @@ class OrphanCallbackReceived(Event):
 
 FACTS: tuple[type[Event], ...] = (
     AppointmentRequested,
+    AppointmentImported,
     CancellationRequested,
     RescheduleRequested,
     OperatorActed,

@@ -64,7 +64,7 @@ _AFTER_THE_END = (e.BookingObserved, e.CallbackReceived, e.PersonalDataErased)
 _CALLS = (e.StepStarted, e.StepAttemptFailed, e.CallInterrupted, e.StepSucceeded)
 
 MOVES: dict[State, dict[type[e.Event], State]] = {
-    State.INIT: {e.AppointmentRequested: State.REQUESTED},
+    State.INIT: {e.AppointmentRequested: State.REQUESTED, e.AppointmentImported: State.CONFIRMED},
     State.REQUESTED: {
         **_stay(State.REQUESTED, *_WAITS),
         e.StepStarted: State.BOOKING,

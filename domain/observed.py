@@ -21,7 +21,7 @@ def reported(
 ) -> tuple[e.Event, ...]:
     """The report, and what was asked with it. Raises `IllegalTransition`, also where nothing differs."""
     assert state.details is not None
-    if command.seen is not None and command.seen.client_ref not in ("", str(state.id)):
+    if command.seen is not None and command.seen.client_ref not in ("", state.client_ref):
         raise IllegalTransition("what was seen is the booking of another appointment")
     seen = _news(state.details, command.seen)
     observed = e.BookingObserved.model_validate(

@@ -17,8 +17,10 @@ ERASED_EMAIL = "erased@erased.invalid"
 """Stands where an address was erased (RFC 2606: the name leads nowhere)."""
 
 _BOOKING = {"booking": {"summary"}}
+_BEGINNING = {"key": True, "fingerprint": True, "details": {"summary", "location", "metadata"}}
 PRIVATE: Mapping[type[e.Event], Any] = {
-    e.AppointmentRequested: {"key": True, "fingerprint": True, "details": {"summary", "location", "metadata"}},
+    e.AppointmentRequested: _BEGINNING,
+    e.AppointmentImported: {**_BEGINNING, **_BOOKING},
     e.CancellationRequested: {"key", "fingerprint", "reason"},
     e.RescheduleRequested: {"key", "fingerprint"},
     e.OperatorActed: {"key", "fingerprint", "reason"},

@@ -138,7 +138,10 @@ class ApiV2Provider:
         cause = cause_of(answer)
         if answer.status in (*GONE, 409, 412, 422) and cause.code != IN_FLIGHT:
             conflict = answer.status in (409, 412)
-            return moved_or_not(await self._find(call, deadline), details, reason_of(answer, cause), conflict=conflict)
+            there = await self._find(call, deadline)
+            if isinstance(there, Missing):  # one that was made elsewhere may have no client reference
+                there = await self._get(call, provider_ref, deadline)
+            return moved_or_not(there, details, reason_of(answer, cause), conflict=conflict)
         return refused(answer)
 
     async def listing(self, call: Call, calendar: str, token: str | None = None, limit: int = 100) -> Page:

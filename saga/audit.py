@@ -52,7 +52,7 @@ class Auditor:
             after = page[-1]
 
     async def _plan(self, first: e.Event) -> SagaPlan | HistoryError:
-        if isinstance(first, e.AppointmentRequested):
+        if isinstance(first, e.Beginning):
             return await self._plans.get(first.definition)
         return HistoryError(f"no stream begins with {first.type}")
 

@@ -79,7 +79,7 @@ async def _book(state: Appointment, operation: e.Operation, asked: StepCall, pro
 async def _read(state: Appointment, effect: Read, saga: Saga, provider: Provider) -> ReadOutcome:
     step, asked = saga.step(effect.step), _step_call(state, effect, saga, client_ref(state.id))
     if isinstance(step, CalendarStep):
-        by_ref = effect.purpose == "poll" or not provider.capabilities.lookup
+        by_ref = effect.purpose == "poll" or not provider.capabilities.lookup or state.foreign_ref is not None
         if by_ref and asked.booking is not None:
             return await provider.get(asked.call, asked.details.calendar, asked.booking.provider_ref)
         return await provider.find(asked.call, asked.details.calendar)
@@ -93,7 +93,7 @@ def _step_call(state: Appointment, effect: Write | Read, saga: Saga, operation_i
     calendar = state.action(next(step.name for step in saga.steps if isinstance(step, CalendarStep)))
     call = Call(
         operation_id=operation_id,
-        client_ref=client_ref(state.id),
+        client_ref=state.client_ref,
         timeout_ms=effect.timeout_ms,
         correlation_id=state.correlation_id,
         tenant=state.tenant,

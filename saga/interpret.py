@@ -78,7 +78,7 @@ def _lean(state: Appointment, booking: ProviderBooking | None) -> ProviderBookin
     details = state.details
     if booking is None or details is None:
         return booking
-    known = {"client_ref": str(state.id), "start": details.start, "end": details.end, "summary": details.summary}
+    known = {"client_ref": state.client_ref, "start": details.start, "end": details.end, "summary": details.summary}
     return booking.model_copy(
         update={
             name: "" if name == "client_ref" else None
@@ -208,7 +208,8 @@ def _conclusive(
     if began < _settled_at(state, doubted, step, began):
         return False
     # What has ended may have been moved: a search would show where to, a read by reference never.
-    return alive or (step.lookup and (same or known is None or known.status not in LIVE))
+    searched = step.lookup and state.foreign_ref is None
+    return alive or (searched and (same or known is None or known.status not in LIVE))
 
 
 def _missing(
@@ -254,7 +255,7 @@ def called_back(state: Appointment, told: CalledBack, now: datetime, plan: SagaP
         version=told.version,
     )
     booking = ProviderBooking(
-        provider_ref=told.provider_ref, client_ref=str(state.id), status=told.status, version=told.version
+        provider_ref=told.provider_ref, client_ref=state.client_ref, status=told.status, version=told.version
     )
     if known is not None and not another:
         booking = known.model_copy(update={"status": told.status, "version": told.version, "etag": None})

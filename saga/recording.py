@@ -255,7 +255,7 @@ def _whole(state: Appointment, booking: ProviderBooking) -> ProviderBooking:
     assert details is not None
     return booking.model_copy(
         update={
-            "client_ref": booking.client_ref or str(state.id),
+            "client_ref": booking.client_ref or state.client_ref,
             "start": booking.start or details.start,
             "end": booking.end or details.end,
             "summary": WITHHELD,

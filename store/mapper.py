@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 
 from domain.errors import HistoryError
-from domain.events import REGISTRY, AppointmentRequested, CommandFact, Event
+from domain.events import REGISTRY, Beginning, CommandFact, Event
 from domain.personal import ERASED_EMAIL, PRIVATE, erased, subject, subjects_of
 from domain.upcasting import UPCASTERS, Upcaster, upcast
 from store.port import Private, RecordedEvent
@@ -33,8 +33,8 @@ def encode(stream_id: UUID, version: int, event: Event, subjects: tuple[str, ...
     `subjects`: whom its texts are about; without any, the appointment itself.
     """
     kind = type(event)
-    if isinstance(event, AppointmentRequested):
-        body, private = _request(stream_id, event)
+    if isinstance(event, Beginning):
+        body, private = _beginning(stream_id, event)
     elif kind not in PRIVATE:
         body, private = event.__pydantic_serializer__.to_json(event, exclude=_ALWAYS, exclude_defaults=True), ()
     else:
@@ -52,7 +52,7 @@ def _is_subject(actor: str, subjects: tuple[str, ...]) -> bool:
     return any(actor.casefold() == name.rpartition("\x00")[2] for name in subjects)
 
 
-def _request(stream_id: UUID, event: AppointmentRequested) -> tuple[bytes, tuple[Private, ...]]:
+def _beginning(stream_id: UUID, event: Beginning) -> tuple[bytes, tuple[Private, ...]]:
     """The texts under all that they are about, each party under itself; its place in the open body stays countable."""
     fields = event.model_dump(mode="json", exclude=_ALWAYS, exclude_defaults=True)
     details: dict[str, Any] = fields["details"]
@@ -62,6 +62,8 @@ def _request(stream_id: UUID, event: AppointmentRequested) -> tuple[bytes, tuple
     for name in ("key", "fingerprint", *(("actor",) if _is_subject(event.actor, about) else ())):
         texts[name] = fields.pop(name)
     texts["details"] = {n: details.pop(n) for n in ("summary", "location", "metadata") if n in details}
+    if (booking := fields.get("booking")) and "summary" in booking:
+        texts["booking"] = {"summary": booking.pop("summary")}
     if organizer := details.get("organizer"):
         details["organizer"] = 1
         by_subjects.setdefault((subject(event.tenant, organizer["email"]),), {})["organizer"] = organizer
