@@ -10,7 +10,7 @@ from uuid import UUID
 from appointments import bootstrap
 from appointments.callbacks import CallbackData
 from appointments.privacy import Erasure, ErasureRequest, erase, erasure_of
-from appointments.reconciling import Healed, bookmarks, give_all, planned
+from appointments.reconciling import Healed, bookmarks, check, give_all, planned
 from appointments.settings import Settings
 from appointments.views import (
     Appointment,
@@ -52,6 +52,7 @@ from projections.figures_report import FiguresReport
 from projections.health import Health, health
 from projections.reconciliation.bookmarks import Bookmarks
 from projections.reconciliation.healing import Cure, plan
+from projections.reconciliation.intended import Scope
 from projections.reconciliation.model import Policy, Report
 from projections.reconciliation.run import Wanted, nobody
 from projections.reconciliation.run import reconcile as compare
@@ -354,13 +355,16 @@ class Orchestrator:
     ) -> tuple[Healed, ...]:
         """Give the commands that a report proposes, or with `dry_run` only show them. A second time does nothing.
 
-        Each is for the version that was compared: an appointment that has gone on since refuses it. `wait`: see `book`.
+        Each is for what was compared: it is refused where the appointment has gone on since, or the calendar shows
+        something else by now. `wait`: see `book`.
         """
-        cures = plan(report.findings)
+        cures, scope = plan(report.findings), Scope(report.calendar, report.provider, report.tenant)
         if dry_run:
             return tuple(planned(cure) for cure in cures)
 
         async def give(cure: Cure) -> Appointment:
+            if (await self._state(cure.appointment, report.tenant)).version == cure.version:
+                await check(cure, self._provider(report.calendar), scope)
             asked = {"tenant": report.tenant, **who, "expected_version": cure.version}
             return await self._give(cure.appointment, cure.command, self._request(cure.key, asked), wait)
 

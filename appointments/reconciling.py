@@ -8,13 +8,16 @@ from uuid import UUID
 from appointments import bootstrap
 from appointments.settings import Settings
 from appointments.views import Appointment
-from domain.commands import Repair
-from domain.errors import CommandRefused, HistoryError
+from domain.commands import Act, Repair
+from domain.errors import CommandRefused, HistoryError, IllegalTransition
 from domain.lifecycle import Phase
-from domain.provider import Value
+from domain.provider import Provider, Value
 from projections.reconciliation.bookmarks import Bookmarks
+from projections.reconciliation.calendar import Unsure, look
 from projections.reconciliation.healing import Cure
+from projections.reconciliation.intended import Scope
 
+CHANGED = "the calendar has changed since it was compared; reconcile again"
 AT_ONCE = 16
 """Commands that are given at once."""
 
@@ -46,6 +49,22 @@ def bookmarks(settings: Settings) -> Bookmarks | None:
         return None
     log = bootstrap.store_path(settings)
     return Bookmarks(log.with_name(f"{log.name}.views") / "reconciliation.json")
+
+
+async def check(cure: Cure, provider: Provider, scope: Scope) -> None:
+    """Raise `IllegalTransition` unless the calendar still shows what the command was planned for.
+
+    A retry looks by itself, whatever is there.
+    """
+    if isinstance(cure.command, Act):
+        return
+    refs = (cure.seen.provider_ref,) if cure.seen else ()
+    try:
+        there = await look(provider, scope, str(cure.appointment), refs)
+    except Unsure as fault:
+        raise IllegalTransition(f"the calendar cannot be read now: {fault}") from None
+    if not cure.fits(there):
+        raise IllegalTransition(CHANGED)
 
 
 async def give_all(cures: Sequence[Cure], give: Give, told: Callable[[str, int, int], None]) -> tuple[Healed, ...]:

@@ -11,6 +11,7 @@ from uuid import UUID
 from pydantic import ValidationError
 
 from domain.commands import Act, OperatorAction, Repair, ReportBooking
+from domain.provider import LIVE, ProviderBooking
 from projections.reconciliation.model import Finding, Kind, Proposal
 
 REPORTED = frozenset({Proposal.ADOPT, Proposal.RESTORE, Proposal.PARK, Proposal.REMOVE})
@@ -27,6 +28,16 @@ class Cure:
     command: Act | ReportBooking
     reason: str
     key: str
+    seen: ProviderBooking | None
+    """As it was compared; None: nothing was there."""
+
+    def fits(self, there: Iterable[ProviderBooking]) -> bool:
+        """Whether the bookings that stand there now are still what the command was planned for."""
+        live = [booking for booking in there if booking.status in LIVE]
+        if self.seen is None or self.seen.status not in LIVE:
+            return not live
+        # Of several leftovers each is taken away by itself.
+        return live == [self.seen] or (self.word == Repair.REMOVE and self.seen in live)
 
     @property
     def word(self) -> str:
@@ -56,7 +67,7 @@ def _cure(finding: Finding, appointment: UUID) -> Cure | None:
             return None
     else:
         return None
-    return Cure(appointment, finding.version, command, reason, _key(finding))
+    return Cure(appointment, finding.version, command, reason, _key(finding), finding.seen)
 
 
 def _key(finding: Finding) -> str:

@@ -1,7 +1,7 @@
 """Healing: ordinary commands, dry run first, twice is once; after it the calendar agrees, whatever the policy."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from appointments import Orchestrator, Settings, SyncOrchestrator
+from appointments.reconciling import CHANGED
 from appointments.views import Appointment
 from domain.errors import InvalidFields
-from domain.provider import BookingDetails, BookingStatus, Call
+from domain.provider import BookingDetails, BookingStatus, Call, Unknown
 from projections.reconciliation.model import Kind, Report
 from providers.local import LocalProvider
 from saga.clock import WallClock
@@ -183,6 +184,64 @@ async def test_an_appointment_that_has_gone_on_since_refuses_what_was_planned_fo
         f"the appointment is at version {booked.version + 1}, not at 6",
     )
     assert office.standing() == [NOW_THERE]
+
+
+async def put_back(office: Office, booked: Appointment) -> None:
+    await office.provider.create(office.call(booked), MOVED)
+
+
+async def moved_again(office: Office, booked: Appointment) -> None:
+    further = MOVED.model_copy(update={"start": START + 7 * HOUR, "end": START + 8 * HOUR})
+    await office.provider.reschedule(office.call(booked), str(booked.provider_ref), None, further)
+
+
+async def gone_by_now(office: Office, booked: Appointment) -> None:
+    office.forget_there(booked)
+
+
+@pytest.mark.parametrize("policy", ["adopt", "restore", "park"])
+@pytest.mark.parametrize(
+    ("before", "after"), [("forget", put_back), ("move", moved_again), ("move", gone_by_now)], ids=str
+)
+async def test_what_the_calendar_shows_otherwise_by_now_is_not_healed(
+    office: Office, policy: str, before: str, after: Callable[[Office, Appointment], Awaitable[None]]
+) -> None:
+    booked = await office.book("first")
+    if before == "forget":
+        office.forget_there(booked)
+    else:
+        await office.move_there(booked)
+    report = await office.desk.reconcile("main", policy=policy)
+    await after(office, booked)
+    stands = office.standing()
+    (healed,) = await office.desk.heal(report, dry_run=False, wait=10)
+    assert (healed.outcome, healed.detail) == ("refused", CHANGED)
+    assert office.standing() == stands
+    assert (await office.desk.show(booked.id)).version == booked.version
+
+
+async def test_a_leftover_that_was_changed_meanwhile_is_looked_at_anew(office: Office) -> None:
+    booked = await office.book("first")
+    await office.desk.cancel(booked.id, key="cancel", wait=10)
+    office.revive_there(booked)
+    report = await office.desk.reconcile("main")
+    await moved_again(office, booked)
+    (healed,) = await office.desk.heal(report, dry_run=False, wait=10)
+    assert (healed.outcome, len(office.standing())) == ("refused", 1)
+
+
+async def test_a_calendar_that_cannot_be_read_is_not_healed(office: Office) -> None:
+    booked = await office.book("first")
+    await office.move_there(booked)
+    report = await office.desk.reconcile("main", policy="restore")
+
+    async def silent(*_: object) -> Unknown:
+        return Unknown(reason="timeout")
+
+    office.provider.get = silent  # type: ignore[method-assign]
+    (healed,) = await office.desk.heal(report, dry_run=False, wait=10)
+    assert (healed.outcome, healed.detail) == ("refused", "the calendar cannot be read now: unknown")
+    assert (await office.desk.show(booked.id)).version == booked.version
 
 
 async def test_who_healed_and_why_is_in_the_audit_trail(office: Office) -> None:
