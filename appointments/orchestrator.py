@@ -24,7 +24,6 @@ from appointments.views import (
 )
 from domain import events as e
 from domain.appointment import Appointment as State
-from domain.appointment import evolve
 from domain.commands import (
     Act,
     BookAppointment,
@@ -41,6 +40,7 @@ from domain.commands import (
 )
 from domain.definition import SagaPlan
 from domain.errors import HistoryError, IllegalTransition, InvalidFields, UnknownAppointment
+from domain.evolve import evolve
 from domain.identity import appointment_id
 from domain.labels import LABELS, action_label
 from domain.personal import appointment_subject, subject
@@ -361,10 +361,10 @@ class Orchestrator:
         cures, scope = plan(report.findings), Scope(report.calendar, report.provider, report.tenant)
         if dry_run:
             return tuple(planned(cure) for cure in cures)
+        sides = Sides(self._parts.store, self._provider(report.calendar), self._parts.clock.now)
 
         async def give(cure: Cure) -> Appointment:
-            if (await self._state(cure.appointment, report.tenant)).version == cure.version:
-                await check(cure, self._provider(report.calendar), scope)
+            await check(cure, sides, scope)
             asked = {"tenant": report.tenant, **who, "expected_version": cure.version}
             return await self._give(cure.appointment, cure.command, self._request(cure.key, asked), wait)
 

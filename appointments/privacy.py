@@ -4,10 +4,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from uuid import UUID
 
-from domain.appointment import Appointment, evolve
+from domain.appointment import Appointment
 from domain.commands import Name
 from domain.decide import erasure
 from domain.errors import ConcurrencyConflict, IllegalTransition
+from domain.evolve import evolve
 from domain.lifecycle import SETTLED
 from domain.provider import Value
 from saga.clock import Clock

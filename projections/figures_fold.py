@@ -38,6 +38,7 @@ CANCEL, WITHDRAWAL, CLEANUP = "cancel", "withdrawal", "cleanup"
 
 COUNTED: dict[type[e.Event], Callable[[Any], Told]] = {
     e.AppointmentRequested: lambda _: ("", "requested", ""),
+    e.AppointmentImported: lambda _: ("", "imported", ""),
     e.CancellationRequested: lambda _: ("", "cancellations_requested", ""),
     e.RescheduleRequested: lambda _: ("", "reschedules_requested", ""),
     e.BookingObserved: lambda event: ("", "repairs", event.repair),

@@ -11,9 +11,10 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from domain.appointment import Appointment, evolve
+from domain.appointment import Appointment
 from domain.errors import HistoryError
 from domain.events import OUTSIDE_APPOINTMENTS
+from domain.evolve import evolve
 from projections.projection import Change
 from store.mapper import decode
 from store.port import RecordedEvent, Store

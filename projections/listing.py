@@ -2,9 +2,10 @@
 
 from collections.abc import AsyncIterator
 
-from domain.appointment import Appointment, evolve
+from domain.appointment import Appointment
 from domain.errors import HistoryError
 from domain.events import OUTSIDE_APPOINTMENTS
+from domain.evolve import evolve
 from store.mapper import decode
 from store.port import Store, whole_log
 

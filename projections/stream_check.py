@@ -6,10 +6,11 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from domain.appointment import Appointment, evolve
+from domain.appointment import Appointment
 from domain.definition import SagaPlan
 from domain.errors import HistoryError
 from domain.events import OUTSIDE_APPOINTMENTS, DefinitionRegistered, PersonalDataErased
+from domain.evolve import evolve
 from domain.personal import ERASED_EMAIL, appointment_subject, subject
 from projections.findings import Finding
 from store.chain import START, digest_of

@@ -11,7 +11,7 @@ from math import ceil
 from uuid import UUID
 
 from domain import events as e
-from domain.appointment import Appointment, Progress, evolve
+from domain.appointment import Appointment, Progress
 from domain.commands import (
     Act,
     BookAppointment,
@@ -22,6 +22,7 @@ from domain.commands import (
     RescheduleAppointment,
 )
 from domain.definition import SagaPlan, StepPlan
+from domain.evolve import evolve
 from domain.lifecycle import SETTLED, State
 from domain.provider import (
     BookingStatus,

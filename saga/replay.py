@@ -13,9 +13,10 @@ from uuid import UUID
 from pydantic_core import to_jsonable_python
 
 from domain import events as e
-from domain.appointment import Appointment, Progress, evolve
+from domain.appointment import Appointment, Progress
 from domain.definition import SagaPlan
 from domain.errors import HistoryError, UnknownAppointment
+from domain.evolve import evolve
 from domain.personal import ERASED
 from domain.provider import Value
 from saga.inputs import CalledBack, Hold

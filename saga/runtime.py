@@ -14,10 +14,11 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from domain import events as e
-from domain.appointment import Appointment, evolve
+from domain.appointment import Appointment
 from domain.commands import BookAppointment
 from domain.definition import SagaPlan
 from domain.errors import ConcurrencyConflict, HistoryError, StoreUnavailable
+from domain.evolve import evolve
 from domain.identity import definition_stream, orphan_stream
 from domain.lifecycle import SETTLED
 from domain.provider import BookingStatus, Outcome, Provider

@@ -4,10 +4,11 @@ from datetime import datetime, timedelta
 from typing import assert_never
 
 from domain import events as e
-from domain.appointment import Appointment, evolve
+from domain.appointment import Appointment
 from domain.decide import decide
 from domain.definition import SagaPlan
 from domain.errors import HistoryError
+from domain.evolve import evolve
 from domain.provider import Found, Retryable, Unknown
 from saga.inputs import Asked, CalledBack, CallEnded, Due, Gates, Input, ReadEnded, Turn, Wake, open_gates
 from saga.interpret import call_ended, called_back, read_ended

@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from domain import events as e
-from domain.appointment import Appointment, evolve
+from domain.appointment import Appointment
 from domain.errors import HistoryError
+from domain.evolve import evolve
 from domain.lifecycle import SETTLED, State
 from domain.personal import ERASED
 from domain.provider import LIVE, BookingStatus
@@ -55,6 +56,13 @@ class Intended:
     doubt: bool = False
     work: bool = False
     due_at: datetime | None = None
+    foreign_ref: str | None = None
+    """Of a booking that was taken over: its client reference at the provider, "" where it has none."""
+
+    @property
+    def client_ref(self) -> str:
+        """The reference under which its booking is told."""
+        return self.foreign_ref or str(self.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +81,13 @@ class Log:
 
     records: dict[UUID, Record] = field(default_factory=dict)
     elsewhere: set[UUID] = field(default_factory=set)
+    places: dict[str, UUID] = field(default_factory=dict)
+    """Whose a booking of this calendar is, by the provider's reference: one taken over may bear none of ours."""
     unreadable: set[UUID] = field(default_factory=set)
+
+    def knows(self, id: UUID | None) -> bool:
+        """Whether it is an appointment of this log."""
+        return id in self.records or id in self.elsewhere or id in self.unreadable
 
 
 def text_hash(text: str) -> bytes | None:
@@ -100,6 +114,8 @@ async def read_log(store: Store, scope: Scope) -> Log:
             continue
         if story is None or id in log.unreadable:
             continue
+        if story.state.booking is not None and story.shares(scope):
+            log.places[story.state.booking.provider_ref] = id
         if not story.within(scope):
             log.elsewhere.add(id)
         elif story.state.state in SETTLED:
@@ -149,9 +165,12 @@ class _Story:
 
     def within(self, scope: Scope) -> bool:
         """Whether it is one of those that are compared."""
-        state = self.state
-        assert state.details is not None
-        return (state.details.calendar, state.provider, state.tenant) == (scope.calendar, scope.provider, scope.tenant)
+        return self.state.tenant == scope.tenant and self.shares(scope)
+
+    def shares(self, scope: Scope) -> bool:
+        """Whether it is kept in the same calendar, whoever's it is."""
+        assert self.state.details is not None
+        return (self.state.details.calendar, self.state.provider) == (scope.calendar, scope.provider)
 
     def record(self) -> Record:
         """What is kept of it."""
@@ -175,6 +194,7 @@ class _Story:
             parked=state.parked,
             stopped=state.stopped,
             doubt=doubt,
+            foreign_ref=state.foreign_ref,
         )
         return Record(intended, self._attempted)
 

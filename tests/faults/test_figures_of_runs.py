@@ -18,7 +18,8 @@ from sqlalchemy.pool import StaticPool
 
 import projections.figures
 from domain import events as e
-from domain.appointment import Appointment, evolve
+from domain.appointment import Appointment
+from domain.evolve import evolve
 from domain.lifecycle import SETTLED
 from projections.figures import Figures, metadata, openings
 from projections.figures_query import read

@@ -7,9 +7,10 @@ from datetime import timedelta
 from uuid import UUID
 
 from domain import events as e
-from domain.appointment import Appointment, evolve
+from domain.appointment import Appointment
 from domain.commands import OperatorAction
 from domain.errors import HistoryError
+from domain.evolve import evolve
 from domain.lifecycle import ENDED, SETTLED, State
 from domain.provider import BookingStatus
 from saga.replay import replay

@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from domain import events as e
-from domain.appointment import Appointment, evolve
+from domain.appointment import Appointment
 from domain.commands import Request
 from domain.definition import RetryPolicy
 from domain.errors import CommandRefused, ConcurrencyConflict, StoreUnavailable
+from domain.evolve import evolve
 from domain.identity import appointment_id
 from domain.lifecycle import SETTLED
 from saga.breaker import BreakerPolicy

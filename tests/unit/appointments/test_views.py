@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from appointments.views import AppointmentFilter, audit_trail, view
 from domain import events as e
-from domain.appointment import Appointment, evolve
+from domain.appointment import Appointment
+from domain.evolve import evolve
 from domain.identity import appointment_id
 from domain.lifecycle import PHASES, Phase, State
 from domain.provider import BookingDetails, BookingStatus, ProviderBooking

@@ -3,7 +3,8 @@
 import pytest
 
 from domain import events as e
-from domain.appointment import Appointment, evolve
+from domain.appointment import Appointment
+from domain.evolve import evolve
 from domain.identity import appointment_id
 from domain.lifecycle import BACKWARD, ENDED, FORWARD, MOVES, PHASES, SETTLED, IllegalMove, State, move
 

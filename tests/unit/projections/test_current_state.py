@@ -11,8 +11,9 @@ from pydantic import ValidationError
 from sqlalchemy import Connection, create_engine, event
 
 from domain import events as e
-from domain.appointment import Appointment, evolve
+from domain.appointment import Appointment
 from domain.errors import InvalidFields
+from domain.evolve import evolve
 from domain.identity import appointment_id
 from domain.lifecycle import Phase, State
 from domain.provider import BookingDetails, BookingStatus, ProviderBooking

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
 from domain import events as e
-from domain.appointment import Appointment, evolve
+from domain.appointment import Appointment
 from domain.commands import (
     Act,
     BookAppointment,
@@ -17,6 +17,7 @@ from domain.commands import (
 )
 from domain.definition import RetryPolicy, SagaPlan, StepPlan
 from domain.errors import CommandRefused
+from domain.evolve import evolve
 from domain.identity import appointment_id, fingerprint, operation_id
 from domain.provider import BookingDetails, BookingStatus, ProviderBooking
 from saga.inputs import Asked, CalledBack, CallEnded, Due, Gates, Hold, Input, Read, ReadEnded, Turn, Write, open_gates

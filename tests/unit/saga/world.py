@@ -7,10 +7,11 @@ from typing import Any
 from given_when_then import DEPOSIT, ID, NOTIFY, T0, THREE, with_calendar
 
 from domain import events as e
-from domain.appointment import Appointment, evolve
+from domain.appointment import Appointment
 from domain.commands import Request
 from domain.definition import SagaPlan
 from domain.errors import CommandRefused
+from domain.evolve import evolve
 from domain.lifecycle import ENDED, SETTLED
 from saga.inputs import Asked, CallEnded, Due, Hold, Input, Read, ReadEnded, Turn, Write, open_gates
 from saga.process import Launch, View, next_move
