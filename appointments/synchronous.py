@@ -64,6 +64,10 @@ class SyncOrchestrator:
         """See `Orchestrator.book`."""
         return self._run(self._desk.book(command, key=key, wait=wait, **who))
 
+    def import_booking(self, command: Any, *, key: str, **who: Any) -> Appointment:
+        """See `Orchestrator.import_booking`."""
+        return self._run(self._desk.import_booking(command, key=key, **who))
+
     def cancel(self, id: UUID | str, *, key: str, **more: Any) -> Appointment:
         """See `Orchestrator.cancel`."""
         return self._run(self._desk.cancel(id, key=key, **more))
