@@ -11,11 +11,13 @@ from appointments.views import Appointment
 from domain.commands import Act, Repair
 from domain.errors import CommandRefused, HistoryError, IllegalTransition
 from domain.lifecycle import Phase
-from domain.provider import Provider, Value
+from domain.provider import Value
 from projections.reconciliation.bookmarks import Bookmarks
-from projections.reconciliation.calendar import Unsure, look
+from projections.reconciliation.calendar import Unsure
 from projections.reconciliation.healing import Cure
 from projections.reconciliation.intended import Scope
+from projections.reconciliation.run import still_there
+from projections.reconciliation.survey import Sides
 
 CHANGED = "the calendar has changed since it was compared; reconcile again"
 AT_ONCE = 16
@@ -51,19 +53,18 @@ def bookmarks(settings: Settings) -> Bookmarks | None:
     return Bookmarks(log.with_name(f"{log.name}.views") / "reconciliation.json")
 
 
-async def check(cure: Cure, provider: Provider, scope: Scope) -> None:
+async def check(cure: Cure, sides: Sides, scope: Scope) -> None:
     """Raise `IllegalTransition` unless the calendar still shows what the command was planned for.
 
     A retry looks by itself, whatever is there.
     """
     if isinstance(cure.command, Act):
         return
-    refs = (cure.seen.provider_ref,) if cure.seen else ()
     try:
-        there = await look(provider, scope, str(cure.appointment), refs)
+        still = await still_there(sides, scope, cure)
     except Unsure as fault:
         raise IllegalTransition(f"the calendar cannot be read now: {fault}") from None
-    if not cure.fits(there):
+    if not still:
         raise IllegalTransition(CHANGED)
 
 

@@ -153,7 +153,7 @@ class _Case:
         elsewhere = booking.provider_ref != self.intended.provider_ref
         told = [*names, *(["it stands under another reference than the log knows"] if elsewhere else [])]
         detail, repair = "edited in the calendar: " + ", ".join(told), Proposal(policy)
-        if booking.etag is not None and booking.etag == self.intended.etag:
+        if booking.etag is not None and booking.etag == self.intended.etag and not elsewhere:
             detail = "not edited since it was written; the provider keeps it otherwise: " + ", ".join(told)
             repair = Proposal.BY_HAND
         elif policy is not Policy.PARK and booking.status is BookingStatus.PENDING:

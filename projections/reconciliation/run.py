@@ -14,11 +14,12 @@ from pydantic import Field
 
 from domain.commands import Name
 from domain.errors import HistoryError
-from domain.provider import SyncExpired, Value
+from domain.provider import Provider, ProviderBooking, SyncExpired, Value
 from projections.reconciliation.bookmarks import OPEN_MAX, Bookmark, Bookmarks, Subject
 from projections.reconciliation.calendar import Unsure, look
 from projections.reconciliation.classify import Rules, as_intended, classify
-from projections.reconciliation.intended import Scope, read_one
+from projections.reconciliation.healing import Cure
+from projections.reconciliation.intended import Intended, Scope, read_one
 from projections.reconciliation.model import Attempted, Finding, Kind, Policy, Report, Unchecked
 from projections.reconciliation.survey import Sides, Survey, Told, appointment_of, read_all, read_changes
 
@@ -182,6 +183,19 @@ async def _settle(at: _Looking, subject: Subject) -> None:
         at.tally.leave(subject, f"the provider's answer was of no use: {fault}")
 
 
+async def still_there(sides: Sides, scope: Scope, cure: Cure) -> bool:
+    """Whether the calendar shows what a command was planned for, or the appointment refuses it anyway.
+
+    Raises `Unsure`, `HistoryError`.
+    """
+    record = await read_one(sides.store, cure.appointment, scope)
+    if record is None or not record.within or record.intended.version != cure.version:
+        return True
+    refs = (cure.seen.provider_ref,) if cure.seen else ()
+    subject = Subject(client_ref=record.intended.client_ref, refs=refs)
+    return cure.fits(await _there(sides.provider, scope, record.intended, subject))
+
+
 async def _settled(at: _Looking, subject: Subject) -> bool:
     """One look; False when the log has gone on meanwhile."""
     store, scope = at.sides.store, at.scope
@@ -190,9 +204,7 @@ async def _settled(at: _Looking, subject: Subject) -> bool:
     if record is not None and not record.within:
         return True
     intended = record.intended if record else None
-    known = (intended.provider_ref,) if intended and intended.provider_ref else ()
-    find = record is not None
-    there = await look(at.sides.provider, scope, subject.client_ref, (*known, *subject.refs), find=find)
+    there = await _there(at.sides.provider, scope, intended, subject)
     if id and await store.events(id, after=intended.version if intended else 0, limit=1):
         return False
     attempted = record.attempted if record else Attempted()
@@ -201,3 +213,14 @@ async def _settled(at: _Looking, subject: Subject) -> bool:
         at.tally.go_on(subject)
     at.tally.settle(subject, findings)
     return True
+
+
+async def _there(
+    provider: Provider, scope: Scope, intended: Intended | None, subject: Subject
+) -> tuple[ProviderBooking, ...]:
+    if intended is None:
+        return await look(provider, scope, subject.client_ref, subject.refs, find=False)
+    known = (intended.provider_ref,) if intended.provider_ref else ()
+    # Another system's reference may stand for more than the one that was taken over.
+    find = intended.foreign_ref is None
+    return await look(provider, scope, intended.client_ref, (*known, *subject.refs), find=find)

@@ -65,8 +65,26 @@ async def read_changes(sides: Sides, scope: Scope, kept: Bookmark, told: Told) -
             refs.setdefault(booking.client_ref, {})[booking.provider_ref] = None
         listed, token = listed + len(page.bookings), page.next_token
         told("listing", listed, listed)
+    refs = await _by_owner(sides, scope, refs)
     subjects = [Subject(client_ref=ref, refs=tuple(places)) for ref, places in refs.items()]
     return Survey(subjects, listed=listed, token=token)
+
+
+async def _by_owner(sides: Sides, scope: Scope, refs: dict[str, dict[str, None]]) -> dict[str, dict[str, None]]:
+    """Where bookings were listed, by appointment. What has gone may tell no more than its place."""
+    unknown = {ref for ref in refs if not await _is_known(sides.store, appointment_of(ref))}
+    if not unknown:
+        return refs
+    owners = (await read_log(sides.store, scope)).places
+    named = {ref: places for ref, places in refs.items() if ref not in unknown}
+    for ref in unknown:
+        for place in refs[ref]:
+            named.setdefault(str(owners.get(place, ref)), {})[place] = None
+    return named
+
+
+async def _is_known(store: Store, id: UUID | None) -> bool:
+    return id is not None and bool(await store.events(id, limit=1))
 
 
 def appointment_of(client_ref: str) -> UUID | None:
@@ -92,9 +110,11 @@ class _Sorting:
     def meet(self, booking: ProviderBooking) -> None:
         """One booking is listed."""
         id = appointment_of(booking.client_ref)
+        if not self.log.knows(id):
+            id = self.log.places.get(booking.provider_ref)
         record = self.log.records.get(id) if id else None
         if id is None or record is None:
-            if booking.status in LIVE and id not in self.log.elsewhere and id not in self.log.unreadable:
+            if booking.status in LIVE and id is None:
                 self._strangers.append(Subject(client_ref=booking.client_ref, refs=(booking.provider_ref,)))
             return
         refs = self._refs.get(id, ())

@@ -203,6 +203,15 @@ async def test_an_event_that_was_put_under_another_name_is_the_same_booking(clin
         finding = one(await clinic.compared(changes=changes, policy=Policy.RESTORE))
         assert (finding.kind, finding.provider_ref, finding.fields) == (Kind.DRIFTED, "another-name.ics", ())
 
+    # What has gone tells only its name, and that says no longer whose it was.
+    (healed,) = await clinic.desk.heal(await clinic.compared(policy=Policy.ADOPT), dry_run=False, wait=20)
+    assert healed.outcome == "given"
+    assert (await clinic.compared(changes=True)).agrees
+    await clinic.delete(booked.id)
+    for changes in (True, False):
+        finding = one(await clinic.compared(changes=changes))
+        assert (finding.kind, finding.appointment) == (Kind.MISSING, booked.id)
+
 
 @pytest.mark.parametrize(("policy", "there"), [(Policy.RESTORE, 3), (Policy.ADOPT, 1)])
 async def test_what_was_healed_agrees(clinic: Clinic, policy: Policy, there: int) -> None:

@@ -26,6 +26,7 @@ from projections.reconciliation.run import Wanted, reconcile
 from projections.reconciliation.survey import Sides, appointment_of
 from providers.api_v2 import ApiV2Provider
 from store.sqlite import SqliteStore
+from tests.contract.mock_client import Client
 
 START = datetime(2031, 3, 3, 9, tzinfo=UTC)
 SCOPE = Scope("main", "main", "default")
@@ -185,3 +186,44 @@ async def test_a_token_that_expired_costs_a_full_reading(desk: Desk) -> None:
     report = await desk.compared(changes=True)
     assert (report.mode, report.agrees) == ("full", True)
     assert report.note == "the provider no longer knows where the last reading ended"
+
+
+@pytest.fixture
+async def shared(tmp_path: Path) -> AsyncIterator[Desk]:
+    """At a provider where another system books as well, without a client reference if it likes."""
+    async with AsyncExitStack() as stack:
+        mock = await stack.enter_async_context(MockProvider(lenient=True))
+        provider = ApiV2Provider("main", mock.url, settle_ms=0)
+        store = SqliteStore.open(tmp_path / "log.db", owner="test")
+        settings = Settings(store="memory:", provider="local:", log_level="warning")
+        opened = Orchestrator.open(settings, providers=(provider,), store=store)
+        orchestrator = await stack.enter_async_context(opened)
+        sides = Sides(store, provider, lambda: datetime.now(UTC))
+        yield Desk(orchestrator, mock, sides, Bookmarks(tmp_path / "reconciliation.json"))
+
+
+@pytest.mark.parametrize("client_ref", [None, "legacy-0001"])
+async def test_a_booking_that_was_taken_over_is_compared_like_our_own(shared: Desk, client_ref: str | None) -> None:
+    wanted = {"start": START, "end": START + timedelta(hours=1), "time_zone": "UTC", "summary": "Check-up"}
+    times = {name: one.isoformat() if isinstance(one, datetime) else one for name, one in wanted.items()}
+    body = {"calendar_id": "main", "organizer": {"email": "a@example.org"}, "attendees": [], **times}
+    body |= {"attendees": [{"email": "b@example.org"}]} | ({"client_ref": client_ref} if client_ref else {})
+    async with Client(shared.mock.url) as legacy:
+        made = (await legacy.send("POST", "/bookings", json=body)).json
+        booking = ProviderBooking(
+            provider_ref=made["id"], client_ref=client_ref or "", status=made["status"], version=made["version"]
+        )
+        command = {"booked": {"calendar": "main", **wanted}, "booking": booking, "source": "legacy"}
+        taken = await shared.orchestrator.import_booking(command, key="order-1")
+        for changes in (False, True):
+            report = await shared.compared(changes=changes)
+            assert (report.findings, report.unchecked, report.strangers) == ((), (), 0)
+        assert (await shared.compared(tenant="another")).findings == ()
+        # Its own id is no reference there: only where it was taken over from is looked.
+        await shared.behind_our_back(taken)
+        for changes in (True, False):
+            report = await shared.compared(changes=changes, policy="adopt")
+            assert [(one.appointment, one.kind) for one in report.findings] == [(taken.id, Kind.MISSING)]
+    (healed,) = await shared.orchestrator.heal(report, dry_run=False, wait=10)
+    assert (healed.outcome, healed.detail) == ("given", "cancelled")
+    assert (await shared.compared()).agrees
