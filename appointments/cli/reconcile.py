@@ -75,13 +75,15 @@ async def reconcile(
     with Shown(session) as shown:
         report, healed = await (_healed if apply else _compared)(session, wanted, classes, shown.told)
     _write(session, report, format, output, healed if heal else None)
-    mended = apply and not report.unchecked and len(healed) == len(report.findings) and all(h.well for h in healed)
+    mended = apply and not report.unchecked and len(healed) == report.differences and all(h.well for h in healed)
     return ExitCode.DONE if report.agrees or mended else ExitCode.FAILED
 
 
 def _check(session: Session, wanted: Wanted, format: Format, output: Path | None) -> None:
     if output is not None and not output.parent.is_dir():
         raise InvalidFields(f"--output {output}: there is no folder {output.parent}", (("/output", "no such folder"),))
+    if output is not None and output.is_dir():
+        raise InvalidFields(f"--output {output}: it is a folder; name a file in it", (("/output", "is a folder"),))
     if output is not None and format is Format.TABLE:
         raise InvalidFields(f"--output {output}: add --format json, csv or html", (("/format", "no table in a file"),))
     if session.as_json and output is None and format in (Format.CSV, Format.HTML):

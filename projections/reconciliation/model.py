@@ -137,6 +137,11 @@ class Report(Value):
     unchecked: tuple[Unchecked, ...] = ()
 
     @property
+    def differences(self) -> int:
+        """How many there are, whichever of them are shown."""
+        return sum(count for kind, count in self.counts.items() if kind is not Kind.MATCHED)
+
+    @property
     def agrees(self) -> bool:
         """Everything is matched or in progress."""
-        return not self.unchecked and not any(count for kind, count in self.counts.items() if kind != Kind.MATCHED)
+        return not self.unchecked and not self.differences

@@ -61,7 +61,6 @@ def page(report: Report) -> str:
         report=report,
         style=Markup(style),  # noqa: S704 -- our own file, and its hash is what the policy lets in
         style_digest=digest,
-        differences=sum(count for kind, count in report.counts.items() if kind is not Kind.MATCHED),
         groups=[(kind, list(found)) for kind, found in groupby(by_kind, key=lambda finding: finding.kind)],
         left_out=len(report.findings) - len(shown),
         classes=by_class(report),

@@ -121,7 +121,8 @@ class _Sorting:
         if booking.provider_ref not in refs:
             self._refs[id] = refs = (*refs, booking.provider_ref)
         self._judge(id, record, (booking,))
-        if len(refs) > 1:
+        if len(refs) > 1 or (booking.status in LIVE and booking.start is None):
+            # One that is listed without its times may be one that cannot be read.
             self._suspects.add(id)
 
     def survey(self) -> Survey:

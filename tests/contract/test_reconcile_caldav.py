@@ -282,3 +282,19 @@ async def test_whatever_content_we_booked_is_no_edit(clinic: Clinic) -> None:
     wrong = [f"{f.kind} {f.detail}: {by_id[f.appointment] if f.appointment else f}" for f in report.findings]
     assert not wrong, "\n".join(wrong)
     assert (report.agrees, report.counts[Kind.MATCHED]) == (True, len(asked))
+
+
+async def test_an_entry_that_can_no_longer_be_read_is_not_taken_for_matched(clinic: Clinic) -> None:
+    booked = await clinic.book("first")
+
+    def spoil(calendar: Calendar) -> None:
+        zone = "TZID=Nowhere/Nobody:20310303T100000"
+        body = FOREIGN.replace("a-foreign-one", str(booked.id)).replace("DTSTART:20310303T080000Z", f"DTSTART;{zone}")
+        calendar.client.put(f"{clinic.url}main/{booked.id}.ics", body, {"Content-Type": "text/calendar"})
+
+    await clinic.compared()
+    await clinic.by_hand(spoil)
+    for changes in (False, True):
+        report = await clinic.compared(changes=changes)
+        assert [entry.appointment for entry in report.unchecked] == [booked.id]
+        assert (report.agrees, report.findings, report.counts[Kind.MATCHED]) == (False, (), 0)

@@ -167,6 +167,29 @@ async def test_what_only_a_person_can_mend_keeps_the_exit_code(place: Place) -> 
     assert "nothing that a command could mend" in said.out
 
 
+@pytest.mark.parametrize(("classes", "parked", "code"), [(("missing",), True, 1), (("matched", "missing"), False, 0)])
+async def test_the_exit_code_is_of_all_classes_also_when_some_are_healed(
+    place: Place, classes: tuple[str, ...], parked: bool, code: int
+) -> None:
+    first, second = await place.book(1), await place.book(2)
+    await place.behind_our_back(first)
+    if parked:
+        await place.run("act", second["id"], "park", "--reason", "wait")
+    words = [word for kind in classes for word in ("--class", kind)]
+    said = await place.run("reconcile", "main", *words, "--policy", "adopt", "--heal", "--apply", "--json")
+    assert [one["outcome"] for one in said.json["healing"]] == ["given"]
+    assert said.code == code
+
+
+async def test_a_report_that_cannot_be_written_is_said_before_anything_is_done(place: Place) -> None:
+    await place.behind_our_back(await place.book(1))
+    (place.folder / "folder").mkdir()
+    options = ("--policy", "adopt", "--heal", "--apply", "--format", "csv", "--output", "folder")
+    said = await place.run("reconcile", "main", *options)
+    assert (said.code, "folder" in said.err) == (2, True), said
+    assert (await place.run("reconcile", "main", "--json")).json["counts"]["missing"] == 1
+
+
 @pytest.mark.parametrize(
     "words",
     [
