@@ -7,7 +7,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from aiohttp import ClientSession
 from appointments import Appointment, Orchestrator, Settings
 from appointments.views import AuditEvent
 from mocks import MockProvider
+from mocks.behaviors import Op
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -103,18 +104,25 @@ class Office:
         """The bookings that take somebody's time now, from the provider's own books."""
         return [one for one in self.provider.ledger()["bookings"] if one["status"] in ("pending", "accepted")]
 
-    def keys(self, op: str = "create") -> list[str | None]:
+    def keys(self, op: Op = "create") -> list[str | None]:
         """The operation ids under which the provider was called, in order."""
-        return [request["idempotency_key"] for request in self.provider.requests() if request["op"] == op]
+        return [request["idempotency_key"] for request in self.provider.requests(op)]
 
-    def times(self, op: str = "create") -> list[float]:
+    def times(self, op: Op = "create") -> list[float]:
         """When the provider was called, in seconds since the epoch."""
-        return [request["at"] for request in self.provider.requests() if request["op"] == op]
+        return [request["at"] for request in self.provider.requests(op)]
 
-    async def called(self, op: str, times: int = 1) -> None:
+    async def called(self, op: Op, times: int = 1) -> None:
         """Wait until the provider has been called so often."""
+        await self._until(lambda: self.provider.calls().get(op, 0) >= times)
+
+    async def answered(self, op: Op, times: int = 1) -> None:
+        """Wait until the provider has chosen so many answers."""
+        await self._until(lambda: sum(one["status"] is not None for one in self.provider.requests(op)) >= times)
+
+    async def _until(self, come: Callable[[], bool]) -> None:
         async with asyncio.timeout(WAIT_S):
-            while self.provider.calls().get(op, 0) < times:
+            while not come():
                 await asyncio.sleep(0.002)
 
     async def edit(self, booked: Appointment, op: Literal["cancel", "reschedule"], **times: str) -> None:
