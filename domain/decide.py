@@ -114,8 +114,10 @@ def _import(
     state: Appointment, command: ImportBooking, request: Request, plan: SagaPlan, who: dict[str, object]
 ) -> e.Event:
     _check_new(state)
+    begun = _beginning(command.booked, request, plan, who)
+    skipped = tuple(step.name for step in plan.steps if not step.books)
     return e.AppointmentImported.model_validate(
-        {**_beginning(command.booked, request, plan, who), "booking": command.booking, "source": command.source}
+        {**begun, "booking": command.booking, "source": command.source, "skipped": skipped}
     )
 
 

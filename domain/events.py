@@ -73,6 +73,8 @@ class AppointmentImported(Beginning):
     type: ClassVar[str] = "appointment-imported.v1"
     booking: ProviderBooking
     source: str
+    skipped: tuple[str, ...] = ()
+    """The other steps: whoever made the booking saw to them."""
 
 
 class CancellationRequested(CommandFact):

@@ -34,7 +34,8 @@ def evolve(before: Appointment, event: e.Event) -> Appointment:
             )
         case e.AppointmentImported():
             there = StepState(booking_step_of(event.definition), progress=Progress.DONE, booking=event.booking)
-            return _begun(now, event, actions=(there,), foreign_ref=event.booking.client_ref)
+            others = (StepState(name, progress=Progress.SKIPPED) for name in event.skipped)
+            return _begun(now, event, actions=(there, *others), foreign_ref=event.booking.client_ref)
         case e.StepPending():
             step = operation_of(now, event.step, e.Operation.ACTION)
             step = but(step, progress=Progress.PENDING, due_at=event.poll_at, booking=event.booking)

@@ -88,10 +88,11 @@ def _net_effect(seen: Evidence) -> Iterator[str]:
                 yield f"{ref} is {state.state}, and there: {[record.booking() for record in live]}"
         if "deposit" not in by_hand and any(step.name == "deposit" for step in world.plan.steps):
             held = world.deposit.books.held.get(ref, 0)
-            if held != (state.state is State.CONFIRMED):
+            imported = isinstance(seen.streams[id][0], e.AppointmentImported)
+            if held != (state.state is State.CONFIRMED and not imported):
                 yield f"{ref} is {state.state}, and {held} deposits are held"
     for ref in world.provider.ledger.by_ref:
-        if UUID(ref) not in seen.states:
+        if UUID(ref) not in seen.states and ref not in world.provider.ledger.foreign.values():
             yield f"{ref} was booked, and nobody here knows of it"
 
 
@@ -137,8 +138,8 @@ def _followers(seen: Evidence) -> Iterator[str]:
 def _keys(seen: Evidence) -> Iterator[str]:
     keys: Counter[tuple[UUID, str]] = Counter()
     for id, stream in seen.streams.items():
-        if sum(isinstance(event, e.AppointmentRequested) for event in stream) != 1:
-            yield f"{id} was requested more than once"
+        if sum(isinstance(event, e.Beginning) for event in stream) != 1:
+            yield f"{id} began more than once"
         keys.update((id, event.key) for event in stream if isinstance(event, e.CommandFact) and event.key)
         hooks = Counter(event.webhook_id for event in stream if isinstance(event, e.CallbackReceived))
         keys.update({(id, hook): count for hook, count in hooks.items()})
@@ -207,8 +208,7 @@ def _operations(seen: Evidence) -> Iterator[str]:
 def _deadlines(seen: Evidence) -> Iterator[str]:
     for id, stream in seen.streams.items():
         first = stream[0]
-        assert isinstance(first, e.AppointmentRequested)
-        moves = {e.Operation.ACTION: first.deadline_at}
+        moves = {e.Operation.ACTION: getattr(first, "deadline_at", first.at)}
         for event in stream:
             if isinstance(event, e.RebookingRequested):
                 moves[e.Operation.ACTION] = event.deadline_at

@@ -141,7 +141,8 @@ class FaultyProvider:
         return Rejected(reason="no", conflict=self.rng.random() < 0.3)
 
     def _record(self, operation: str, call: Call) -> None:
-        self._seen(Sent(self._now_s(), self.name, operation, call.client_ref, call.operation_id))
+        whose = self.ledger.foreign.get(call.client_ref, call.client_ref)
+        self._seen(Sent(self._now_s(), self.name, operation, whose, call.operation_id))
 
     @staticmethod
     def _now_s() -> float:
@@ -150,7 +151,7 @@ class FaultyProvider:
     def _changed(self, record: Record) -> None:
         if record.status is BookingStatus.PENDING and record.version == 1:
             self._settle_later(record)
-        if self.capabilities.callbacks:
+        if self.capabilities.callbacks and record.foreign_ref is None:  # nobody said where to call back
             self._webhooks += 1
             copies = self.rng.choice((1, 1, 2, 3))
             # The first copy may come before the answer to the call that made it, or after the next change's.

@@ -33,17 +33,24 @@ class Record:
     deleted: bool = False
     visible_s: float = 0.0
     """Listings and searches show it from then on."""
+    foreign_ref: str | None = None
+    """Of one that another system made: the client reference that the provider tells instead."""
 
     @property
     def live(self) -> bool:
         """Somebody's time is taken by it."""
         return self.status in LIVE
 
+    @property
+    def known_as(self) -> str:
+        """Its client reference at the provider; `client_ref` is whose it is."""
+        return self.client_ref if self.foreign_ref is None else self.foreign_ref
+
     def booking(self) -> ProviderBooking:
         """As the provider tells it."""
         return ProviderBooking(
             provider_ref=f"bk_{self.number}",
-            client_ref=self.client_ref,
+            client_ref=self.known_as,
             status=self.status,
             version=self.version,
             etag=f'"{self.version}"',
@@ -74,6 +81,8 @@ class Ledger:
     story: list[tuple[float, str]] = field(default_factory=list)
     rebooks: bool = False
     """A reference whose bookings are all over can be booked again, under another operation id."""
+    foreign: dict[str, str] = field(default_factory=dict)
+    """Client references of another system, and the appointments that took those bookings over."""
     created: dict[str, Record] = field(default_factory=dict)
     edited: set[str] = field(default_factory=set)
     """Operation ids whose bookings somebody has edited by hand: a repeat is still answered as the first time."""
@@ -82,7 +91,7 @@ class Ledger:
         self, operation_id: str, client_ref: str, details: BookingDetails, pending: bool, lag_s: float
     ) -> WriteOutcome:
         """Book."""
-        known = self.by_ref.get(client_ref, [])
+        known = [record for record in self.by_ref.get(client_ref, []) if record.foreign_ref is None]
         again = self.rebooks and operation_id not in self.created and not self.live(client_ref)
         if self.idempotent and operation_id in self.edited and not self.live(client_ref):
             answered = self.created[operation_id].booking()
@@ -110,6 +119,16 @@ class Ledger:
         self.by_ref.setdefault(client_ref, []).append(record)
         self._note(record, "created")
         return self._taken(record, replayed=False)
+
+    def create_elsewhere(self, appointment: str, foreign_ref: str, details: BookingDetails) -> ProviderBooking:
+        """Another system books; `appointment` will take it over."""
+        number, accepted = len(self.records) + 1, BookingStatus.ACCEPTED
+        record = Record(number, appointment, "", details, accepted, details.start, details.end, foreign_ref=foreign_ref)
+        self.records.append(record)
+        self.by_ref.setdefault(appointment, []).append(record)
+        self.foreign[foreign_ref or appointment] = appointment
+        self._note(record, "created elsewhere")
+        return record.booking()
 
     @staticmethod
     def _taken(record: Record, replayed: bool) -> WriteOutcome:
@@ -174,7 +193,8 @@ class Ledger:
 
     def find(self, client_ref: str) -> Record | None:
         """By client reference: a live one if there is one; lagging as searches do."""
-        seen = [record for record in self.by_ref.get(client_ref, []) if record.visible_s <= self.now_s()]
+        ours = self.by_ref.get(self.foreign.get(client_ref, client_ref), [])
+        seen = [record for record in ours if record.known_as == client_ref and record.visible_s <= self.now_s()]
         return next((record for record in seen if record.live), seen[-1] if seen else None)
 
     def live(self, client_ref: str) -> list[Record]:

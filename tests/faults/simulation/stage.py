@@ -138,7 +138,7 @@ class Stage(World):
         weather = ScriptedStoreWeather(Random(0), 0.0, (), 0.0)
         weather.stage = self
         self.store_weather = weather
-        self.crashes, self.concurrency, self.edits = [], 512, ()
+        self.crashes, self.concurrency, self.edits, self.elsewhere_share = [], 512, (), 0.0
         self._cast()
         self.asks = [self._line(0, 0.0, script.booking(Random(1), 0), False)]
         self.asks += [self._line(number, *then) for number, then in enumerate(scene.then, 1)]

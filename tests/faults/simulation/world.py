@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from random import Random
 from typing import Any, TypeVar
@@ -11,12 +11,13 @@ from uuid import UUID
 
 from domain import events as e
 from domain.appointment import Appointment
-from domain.commands import Request
+from domain.commands import BookAppointment, ImportBooking, Request
 from domain.definition import RetryPolicy
 from domain.errors import CommandRefused, ConcurrencyConflict, StoreUnavailable
 from domain.evolve import evolve
 from domain.identity import appointment_id
 from domain.lifecycle import SETTLED
+from domain.provider import BookingDetails, ProviderBooking
 from saga.breaker import BreakerPolicy
 from saga.definition import CalendarStep, Saga, Step
 from saga.inputs import Asked, CalledBack, Hold
@@ -143,6 +144,7 @@ class World:
         self.concurrency = rng.choice((512, 512, 512, 1, 2))
         self.hands = Random(f"{seed} by hand")
         self.edits = outside.drawn(self.hands, len({ask.appointment for ask in self.asks}))
+        self.elsewhere_share = self.hands.choice((0.0, 0.0, 0.4))
         self.provider.ledger.rebooks = self.hands.random() < 0.5
 
     def _services(self, rng: Random) -> None:
@@ -181,6 +183,7 @@ class World:
     async def live(self) -> None:
         """From the first start to the end of the last budget, or until nothing is left to do."""
         self.loop.set_exception_handler(self._fault)
+        self._made_elsewhere()
         await self._boot()
         self._spawn(self._follow())
         people = [self._spawn(self._ask(ask)) for ask in self.asks]
@@ -203,6 +206,25 @@ class World:
         for outcome in await asyncio.gather(*self.tasks, return_exceptions=True):
             if isinstance(outcome, Exception):
                 self.faults.append(f"somebody met {outcome!r}")
+
+    def _made_elsewhere(self) -> None:
+        """Some of what was to be booked has been booked by another system, and is taken over instead."""
+        rng = Random(f"{self.seed} elsewhere")
+        taken: dict[UUID, ProviderBooking | None] = {}
+        for place, ask in enumerate(self.asks):
+            if not isinstance(ask.command, BookAppointment):
+                continue
+            id, wanted = ask.appointment, ask.command.model_copy(update={"policy": None, "deadline_ms": None})
+            if id not in taken:
+                fields = wanted.model_dump(exclude={"policy", "deadline_ms"})
+                foreign_ref = rng.choice(("", f"legacy-{place}"))
+                details = BookingDetails.model_validate(fields)
+                here = rng.random() >= self.elsewhere_share
+                taken[id] = None if here else self.provider.ledger.create_elsewhere(str(id), foreign_ref, details)
+            booking = taken[id]
+            if booking is not None:
+                command = ImportBooking(booked=wanted, booking=booking, source="legacy")
+                self.asks[place] = replace(ask, command=command)
 
     def _left(self) -> bool:
         return any(row.due_at is not None for row in at_once(self.medium.open_work()))
