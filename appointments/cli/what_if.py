@@ -77,9 +77,15 @@ async def what_if(
     )
     from_: datetime | None = None if since is None else instant(since, None, "--since")
     there = await _read(session, Wanted(tenant=session.settings.tenant, calendar=calendar, since=from_))
-    found = await _live_again(session, there, changes, bootstrap.make_limits(session.settings))
-    document = {"changes": changes.model_dump(mode="json", exclude_defaults=True), "unreadable": there.unreadable}
-    session.answer({**document, **found.model_dump(mode="json")}, _shown(found, there.unreadable))
+    limits = bootstrap.make_limits(session.settings)
+    found = await _live_again(session, there, changes, limits)
+    document = {
+        "changes": changes.model_dump(mode="json", exclude_defaults=True),
+        "settings_in_force": limits.model_dump(mode="json"),
+        "unreadable": there.unreadable,
+        **found.model_dump(mode="json"),
+    }
+    session.answer(document, _shown(found, there.unreadable, limits))
     return ExitCode.DONE
 
 
@@ -97,6 +103,9 @@ def _pairs(option: str, given: Sequence[str] | None, allowed: Sequence[str]) -> 
         name, equals, value = (part.strip() for part in pair.partition("="))
         if not equals or name not in allowed or not value:
             detail = f"{option} {pair!r}: write name=value; the names are {', '.join(allowed)}"
+            raise InvalidFields(detail, (("/" + option.removeprefix("--"), detail),))
+        if name in found:
+            detail = f"{option}: {name} is given twice"
             raise InvalidFields(detail, (("/" + option.removeprefix("--"), detail),))
         found[name] = value
     return found
@@ -159,7 +168,13 @@ def _rerun(recordings: list[Recording], plans: dict[str, SagaPlan], changes: Cha
     return rerun(recordings, plans, changes, limits, tell)
 
 
-def _shown(found: Report, unreadable: int) -> RenderableType:
+def _in_force(limits: LimitPolicy) -> str:
+    breaker = f"breaker {limits.breaker.failures_max} failures, {limits.breaker.open_ms} ms"
+    rate = "no rate" if limits.rate is None else f"{limits.rate:g} a second"
+    return f"{breaker}; {limits.concurrency} calls at once, {limits.tenant_concurrency} of a tenant; {rate}"
+
+
+def _shown(found: Report, unreadable: int, limits: LimitPolicy) -> RenderableType:
     control, answers = found.control, found.answers
     compared = f"{control.equal} of {control.compared} recorded ends come out again under the recorded policies"
     told = ", ".join(f"{answers[source]} {words}" for source, words in SOURCES.items())
@@ -168,6 +183,7 @@ def _shown(found: Report, unreadable: int) -> RenderableType:
             ("appointments", str(found.appointments)),
             ("left out", f"{found.unfinished} unfinished, {unreadable} unreadable"),
             ("control", f"{compared}; the others are not judged"),
+            ("its limits", f"those of the settings in force, as the log holds none: {_in_force(limits)}"),
             ("would end otherwise", Text(str(found.differing), style="bold")),
             ("answers", told),
             ("commands not legal then", str(found.refused)),

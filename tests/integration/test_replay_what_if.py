@@ -88,6 +88,18 @@ def test_fewer_attempts_would_have_failed_what_was_booked_and_the_table_says_so(
     assert "calls: calendar action" in table
 
 
+def test_what_the_control_takes_from_the_settings_is_said(repeated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APPOINTMENTS_RATE", "7.5")
+    monkeypatch.setenv("APPOINTMENTS_BREAKER_FAILURES_MAX", "9")
+    _, found = said(repeated, "--breaker", "failures=2")
+    limits = found["settings_in_force"]
+    assert (limits["rate"], limits["breaker"]["failures_max"], limits["concurrency"]) == (7.5, 9, 64)
+    _, table = said(repeated, "--breaker", "failures=2", as_json=False)
+    words = " ".join(table.split())
+    assert "settings in force, as the log holds none" in words
+    assert "breaker 9 failures, 5000 ms; 64 calls at once, 64 of a tenant; 7.5 a second" in words
+
+
 def test_only_those_of_a_calendar_or_since_a_time(written: Path) -> None:
     assert said(written, "--timeout", "10s", "--calendar", "other")[1]["appointments"] == 1
     assert said(written, "--timeout", "10s", "--since", "2040-01-01T00:00:00Z")[1]["appointments"] == 0
@@ -101,6 +113,8 @@ def test_only_those_of_a_calendar_or_since_a_time(written: Path) -> None:
         (("--retry", "attempts"), "name=value"),
         (("--retry", "attempts=0"), "/retry/attempts"),
         (("--retry", "attempts=many"), "/retry/attempts"),
+        (("--retry", "attempts=2", "--retry", "attempts=5"), "attempts is given twice"),
+        (("--breaker", "failures=2,failures=2"), "failures is given twice"),
         (("--breaker", "failures=2,half=1"), "failures, open_ms"),
         (("--capability", "resend=perhaps"), "/capability/resend"),
         (("--timeout", "10"), "500ms, 10s, 5m or 1h"),
