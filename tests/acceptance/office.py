@@ -7,12 +7,11 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-from uuid import UUID
+from typing import Any, Literal, TypeVar
 
 from aiohttp import ClientSession
 
@@ -21,6 +20,7 @@ from appointments.views import AuditEvent
 from mocks import MockProvider
 from mocks.behaviors import Op
 
+T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 WAIT_S = 15.0
@@ -120,6 +120,20 @@ class Office:
         """Wait until the provider has chosen so many answers."""
         await self._until(lambda: sum(one["status"] is not None for one in self.provider.requests(op)) >= times)
 
+    async def delivered(self, times: int) -> None:
+        """Wait until so many of the provider's callbacks were taken."""
+        await self._until(lambda: self.provider.ledger()["callbacks"] and self._taken() >= times)
+
+    def _taken(self) -> int:
+        return sum(one["status"] == 204 for one in self.provider.ledger()["callbacks"])
+
+    async def until(self, look: Callable[[], Awaitable[T]], come: Callable[[T], bool]) -> T:
+        """What is seen, as soon as it is so."""
+        async with asyncio.timeout(WAIT_S):
+            while not come(seen := await look()):
+                await asyncio.sleep(0.002)
+        return seen
+
     async def _until(self, come: Callable[[], bool]) -> None:
         async with asyncio.timeout(WAIT_S):
             while not come():
@@ -147,11 +161,3 @@ async def ended(process: asyncio.subprocess.Process) -> Said:
 def types(trail: tuple[AuditEvent, ...]) -> list[str]:
     """The event types of an audit trail, without their versions."""
     return [line.type.rpartition(".")[0] for line in trail]
-
-
-async def until_version(desk: Orchestrator, id: UUID, version: int) -> Appointment:
-    """The appointment once it has come to a version."""
-    async with asyncio.timeout(WAIT_S):
-        while (seen := await desk.show(id)).version < version:
-            await asyncio.sleep(0.002)
-    return seen
