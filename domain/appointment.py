@@ -126,12 +126,17 @@ class Appointment:
     action_label: str | None = None
     key: str = ""
     foreign_ref: str | None = None
-    """Of a booking that another system made: its client reference there, "" where it has none. None: it is ours."""
+    """Of an appointment that was taken over: its booking's client reference then, "" where it has none."""
+
+    @property
+    def foreign(self) -> bool:
+        """The booking is the one that another system made, and cannot be found by a reference of ours."""
+        return self.foreign_ref is not None and not self.booking_step.round
 
     @property
     def client_ref(self) -> str:
         """The reference under which the provider knows the booking, or is to know it."""
-        return self.foreign_ref or client_ref(self.id)
+        return (self.foreign and self.foreign_ref) or client_ref(self.id)
 
     def action(self, step: str) -> StepState:
         """A step's action; a fresh one when it has not begun."""

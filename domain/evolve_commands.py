@@ -25,13 +25,18 @@ def turned_back(now: Appointment, event: e.CancellationRequested | e.Compensatio
             return but(now, reason=event.reason, detail=event.detail)
         case e.LateSuccess():
             assert now.details is not None
+            action = certain(now.action(event.step))
+            if action.replaced is not None and action.replaced.provider_ref == event.provider_ref:
+                # It is the one from before it was booked anew, and is known by the reference that it had then.
+                action = but(action, round=0)
+                now = but(now, actions=put(now.actions, action))
             alive = ProviderBooking(
                 provider_ref=event.provider_ref,
                 client_ref=now.client_ref,
                 status=BookingStatus.ACCEPTED,
                 version=event.version,
             )
-            action = but(certain(now.action(event.step)), progress=Progress.DONE, booking=alive)
+            action = but(action, progress=Progress.DONE, booking=alive)
             undos = tuple(undo for undo in now.undos if undo.name != event.step)
             return but(now, actions=put(now.actions, action), undos=undos, rounds=now.rounds + 1)
         case _:
@@ -84,9 +89,7 @@ def rebooking(now: Appointment, event: e.RebookingRequested) -> Appointment:
     gone = now.booking_step
     rounds = now.rounds + 1
     again = StepState(gone.name, round=rounds, replaced=gone.booking)
-    return but(
-        now, actions=put(now.actions, again), rounds=rounds, deadline_at=event.deadline_at, detail="", foreign_ref=None
-    )
+    return but(now, actions=put(now.actions, again), rounds=rounds, deadline_at=event.deadline_at, detail="")
 
 
 def acted(now: Appointment, event: e.OperatorActed) -> Appointment:

@@ -10,6 +10,7 @@ from domain.appointment import Appointment
 from domain.commands import Repair, ReportBooking, check_times
 from domain.definition import SagaPlan
 from domain.errors import IllegalTransition
+from domain.identity import client_ref
 from domain.lifecycle import ENDED, State
 from domain.personal import ERASED
 from domain.provider import LIVE, BookingDetails, BookingStatus, ProviderBooking
@@ -21,7 +22,7 @@ def reported(
 ) -> tuple[e.Event, ...]:
     """The report, and what was asked with it. Raises `IllegalTransition`, also where nothing differs."""
     assert state.details is not None
-    if command.seen is not None and command.seen.client_ref not in ("", state.client_ref):
+    if command.seen is not None and command.seen.client_ref not in ("", client_ref(state.id), state.foreign_ref):
         raise IllegalTransition("what was seen is the booking of another appointment")
     seen = _news(state.details, command.seen)
     observed = e.BookingObserved.model_validate(

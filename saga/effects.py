@@ -79,7 +79,7 @@ async def _book(state: Appointment, operation: e.Operation, asked: StepCall, pro
 async def _read(state: Appointment, effect: Read, saga: Saga, provider: Provider) -> ReadOutcome:
     step, asked = saga.step(effect.step), _step_call(state, effect, saga, client_ref(state.id))
     if isinstance(step, CalendarStep):
-        by_ref = effect.purpose == "poll" or not provider.capabilities.lookup or state.foreign_ref is not None
+        by_ref = effect.purpose == "poll" or not provider.capabilities.lookup or state.foreign
         if by_ref and asked.booking is not None:
             return await provider.get(asked.call, asked.details.calendar, asked.booking.provider_ref)
         return await provider.find(asked.call, asked.details.calendar)

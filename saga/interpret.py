@@ -208,7 +208,7 @@ def _conclusive(
     if began < _settled_at(state, doubted, step, began):
         return False
     # What has ended may have been moved: a search would show where to, a read by reference never.
-    searched = step.lookup and state.foreign_ref is None
+    searched = step.lookup and not state.foreign
     return alive or (searched and (same or known is None or known.status not in LIVE))
 
 

@@ -258,7 +258,7 @@ def _backward(view: View) -> Move:
             not_begun = step.books and undo.progress is Progress.READY
             if not_begun and _may_have_moved(state):
                 return e.StepInDoubt(at=view.now, step=step.name)
-            if not_begun and not (step.lookup and state.foreign_ref is None) and _lost_in_a_move(state, action):
+            if not_begun and (state.foreign or not step.lookup) and _lost_in_a_move(state, action):
                 reason = f"{step.name}: the booking was moved to where it cannot be looked up"
                 return e.AppointmentParked(at=view.now, reason=reason)
             known = action.progress in (Progress.DONE, Progress.PENDING)

@@ -194,7 +194,7 @@ class _Story:
             parked=state.parked,
             stopped=state.stopped,
             doubt=doubt,
-            foreign_ref=state.foreign_ref,
+            foreign_ref=state.foreign_ref if state.foreign else None,
         )
         return Record(intended, self._attempted)
 
