@@ -105,6 +105,7 @@ class _Families(Collector):
 
 _PROVIDER_COUNTERS = (
     ("requested", "Bookings asked for.", "requested"),
+    ("imported", "Bookings taken over from another system.", "imported"),
     ("confirmed", "Bookings confirmed.", "confirmed"),
     ("withdrawn", "Bookings cancelled before they had ended.", "withdrawn"),
     ("cancelled", "Bookings cancelled after they had been confirmed.", "cancelled"),

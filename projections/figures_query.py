@@ -103,6 +103,7 @@ class _Sums:
         return ProviderFigures(
             provider=name,
             requested=n["requested"].total(),
+            imported=n["imported"].total(),
             confirmed=confirmed,
             failed=_plain(n["failed"]),
             withdrawn=n["withdrawn"].total(),

@@ -45,6 +45,8 @@ class ProviderFigures(Value):
 
     provider: str
     requested: int
+    imported: int
+    """Taken over from another system: counted neither as requested nor as confirmed."""
     confirmed: int
     failed: dict[str, int]
     """First ends without a booking, by reason."""

@@ -59,6 +59,7 @@ def _facts(one: ProviderFigures) -> dict[str, Any]:
     return {
         "success rate": rate,
         "requested": one.requested,
+        "taken over": one.imported,
         "confirmed": one.confirmed,
         "failed": _told(one.failed),
         "withdrawn": one.withdrawn,
