@@ -22,7 +22,7 @@ BATCH_MAX = 512
 QUEUE_MAX = 65_536
 """Entries that wait; more are refused, so that a stalled disk does not fill the memory."""
 CLEAN_UPS_MAX = 3
-"""Attempts to cut the write-ahead log; each waits for readers as long as a busy connection does, and so do writes."""
+"""Attempts to cut the write-ahead log after a deletion; each waits for readers, and so do all writes."""
 
 Resolution = tuple[asyncio.Future[Any], Any, Exception | None]
 
@@ -37,8 +37,8 @@ class Journal:
         self._closed = False
         self._closing = threading.Lock()
         self._after_commit: tuple[Callable[[], None], ...] = ()
-        self._unclean = False
-        """Deleted rows may still lie in the write-ahead log."""
+        self._unclean = not self._writer.clean_up(wait=False)
+        """Deleted rows may still lie in the write-ahead log: of this process, or of one that was killed."""
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
 
@@ -89,7 +89,9 @@ class Journal:
 
     def _commit(self, batch: Sequence[Entry]) -> None:
         try:
-            writer = self._writer = self._writer or LogWriter(self._open_connection())
+            if self._writer is None:
+                self._writer, self._unclean = LogWriter(self._open_connection()), True
+            writer = self._writer
             writer.begin()
             writer.write(batch)
         except Exception as error:
@@ -117,7 +119,7 @@ class Journal:
         self._unclean = True
         for _ in range(CLEAN_UPS_MAX if deletions else 1):
             with suppress(Exception):
-                if self._writer is not None and self._writer.clean_up():
+                if self._writer is not None and self._writer.clean_up(wait=bool(deletions)):
                     self._unclean = False
                     return
         for entry in deletions:

@@ -146,15 +146,19 @@ class LogWriter:
 
     def destroy_key(self, subject: str) -> None:
         """Delete a subject's key; its bytes are overwritten in the page."""
-        self.connection.exec_driver_sql("PRAGMA secure_delete=ON")
         self.connection.exec_driver_sql(DELETE_KEY, (hashed(subject),))
         self._keys.pop(subject, None)
         forget_ciphers()
 
-    def clean_up(self) -> bool:
+    def clean_up(self, wait: bool) -> bool:
         """Copy the write-ahead log into the file and cut it to nothing; False while a reader is in the way."""
-        busy = self.connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").scalar_one()
-        self.connection.rollback()
+        patience_ms = self.connection.exec_driver_sql("PRAGMA busy_timeout").scalar_one()
+        try:
+            self.connection.exec_driver_sql(f"PRAGMA busy_timeout={patience_ms if wait else 0}")
+            busy = self.connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").scalar_one()
+        finally:
+            self.connection.exec_driver_sql(f"PRAGMA busy_timeout={patience_ms}")
+            self.connection.rollback()
         return not busy
 
     def holds(self, row: EventRow) -> bool:

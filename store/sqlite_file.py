@@ -78,6 +78,7 @@ def writing_connection(path: Path) -> Connection:
             f"journal_size_limit={WAL_BYTES_KEPT}",
             f"cache_size=-{WRITER_CACHE_KIB}",
             "temp_store=MEMORY",
+            "secure_delete=ON",  # from the first row on: a page that is split keeps copies of rows that moved
         ):
             connection.exec_driver_sql(f"PRAGMA {pragma}")
         if not _pragma(connection, "user_version"):

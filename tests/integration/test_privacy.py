@@ -165,7 +165,7 @@ class TestControl:
     async def test_the_key_stays_in_the_write_ahead_log_unless_that_is_cut(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(LogWriter, "clean_up", lambda _writer: True)
+        monkeypatch.setattr(LogWriter, "clean_up", lambda _writer, wait: True)
         provider = LocalProvider("main")
         async with Orchestrator.open(settings(tmp_path), providers=(provider,)) as desk:
             await live(desk, provider)
