@@ -242,3 +242,12 @@ async def test_a_provider_that_cannot_be_listed_is_one_clear_line(place: Place) 
     place.mock.script("list", "rate_limited", times=-1)
     said = await place.run("reconcile", "main")
     assert (said.code, "cannot be listed" in said.err) == (1, True), said
+
+
+async def test_a_place_kept_of_one_server_is_not_taken_to_another(place: Place) -> None:
+    await place.book(1)
+    assert (await place.run("reconcile", "main")).code == 0
+    async with MockProvider() as another:
+        there = Place(place.folder, another)
+        said = await there.run("reconcile", "main", "--changes", "--json")
+    assert (said.json["mode"], said.json["counts"]["missing"]) == ("full", 1), said
