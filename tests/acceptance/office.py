@@ -7,7 +7,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +78,7 @@ class Office:
         """Settings under which the provider's signed callbacks are received."""
         return {"callback_secret": SECRET, "callback_listen": "127.0.0.1:0"}
 
-    def environment(self, **settings: Any) -> dict[str, str]:
+    def _environment(self, **settings: Any) -> dict[str, str]:
         """The same settings for a process."""
         fields = {**QUICK, "store": f"sqlite:///{self.store}", "provider": self.provider.url, **settings}
         here = {name: value for name, value in os.environ.items() if not name.startswith("APPOINTMENTS_")}
@@ -90,15 +90,22 @@ class Office:
 
     async def start(self, *words: str, **settings: Any) -> asyncio.subprocess.Process:
         """`appointments …` as a process of its own, under way."""
-        pipe = asyncio.subprocess.PIPE
         command = (sys.executable, "-m", "appointments.cli", *words)
-        return await asyncio.create_subprocess_exec(
-            *command, cwd=self.folder, env=self.environment(**settings), stdout=pipe, stderr=pipe
-        )
+        return await self._begin(command, self._environment(**settings))
 
     async def run(self, *words: str, **settings: Any) -> Said:
         """`appointments …` as a process of its own, to its end."""
         return await ended(await self.start(*words, **settings))
+
+    async def process(self, *command: str) -> Said:
+        """Any program, in this folder, to its end."""
+        return await ended(await self._begin(command, dict(os.environ)))
+
+    async def _begin(self, command: Sequence[str], environment: dict[str, str]) -> asyncio.subprocess.Process:
+        pipe = asyncio.subprocess.PIPE
+        return await asyncio.create_subprocess_exec(
+            *command, cwd=self.folder, env=environment, stdout=pipe, stderr=pipe
+        )
 
     def live(self) -> list[dict[str, Any]]:
         """The bookings that take somebody's time now, from the provider's own books."""
