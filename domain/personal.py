@@ -6,6 +6,7 @@ part can be made unreadable for good; the course of an appointment never depends
 
 from collections.abc import Mapping
 from typing import Any
+from unicodedata import normalize
 from uuid import UUID
 
 from domain import events as e
@@ -50,8 +51,11 @@ def subjects_of(details: BookingDetails | None, tenant: str, appointment: UUID) 
 
 
 def subject(tenant: str, email: str) -> str:
-    """The name under which a person's key is kept; an address is the same in any case."""
-    return f"{tenant}\x00{email.casefold()}"
+    """The name under which a person's key is kept: one for an address in any case, however its letters are composed.
+
+    Caseless matching of canonical equivalents (Unicode, section 3.13, D145).
+    """
+    return f"{tenant}\x00{normalize('NFC', normalize('NFD', email).casefold())}"
 
 
 def appointment_subject(appointment: UUID) -> str:

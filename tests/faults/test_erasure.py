@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from unicodedata import normalize
 from uuid import UUID
 
 import pytest
@@ -81,24 +82,27 @@ async def book_and_erase(folder: Path, erase: bool = True) -> None:
             await desk.book(BOOKING, key="zaphod", wait=5)
             await desk.list()
             return
-        LogWriter.clean_up = DYING_AT.get("clean_up", LogWriter.clean_up)  # type: ignore[method-assign]
-        Views.catch_up = DYING_AT.get("catch_up", Views.catch_up)  # type: ignore[method-assign]
+        for (kind, name), dying in DYING_AT.items():
+            setattr(kind, name, dying)
         await desk.erase(email=WHO, reference="request-1", dry_run=False)
 
 
-DYING_AT: dict[str, Callable[..., object]] = {}
+DYING_AT: dict[tuple[type, str], Callable[..., object]] = {}
+BEFORE_THE_WIPE = (LogWriter, "clean_up"), die
+BEFORE_THE_READ_MODELS = (Views, "catch_up"), die_soon
 
 
-@pytest.mark.parametrize("instant", ["clean_up", "catch_up"])
+@pytest.mark.parametrize("instant", [BEFORE_THE_WIPE, BEFORE_THE_READ_MODELS], ids=["wipe", "read models"])
 async def test_an_erasure_that_was_killed_is_finished_by_the_next_start(
-    tmp_path: Path, instant: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, instant: tuple[tuple[type, str], Callable[..., object]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await book_and_erase(tmp_path, erase=False)
     before = keys_in(tmp_path)
-    monkeypatch.setitem(DYING_AT, instant, die if instant == "clean_up" else die_soon)
+    monkeypatch.setitem(DYING_AT, *instant)
     killed(lambda: asyncio.run(book_and_erase(tmp_path)))
     (key,) = before - keys_in(tmp_path)
-    assert found_in(tmp_path, key if instant == "clean_up" else b"Zaphod"), "the control: it was killed in time"
+    left = key if instant is BEFORE_THE_WIPE else b"Zaphod"
+    assert found_in(tmp_path, left), "the control: it was killed in time"
     async with Orchestrator.open(settings(tmp_path), providers=(LocalProvider("main"),)) as desk:
         await desk.list()
         assert found_in(tmp_path, key, b"Zaphod", WHO.encode()) == []
@@ -115,7 +119,7 @@ async def test_a_key_leaves_no_copy_where_sqlite_does_not_wipe_by_itself(
         connection.execute("PRAGMA secure_delete=OFF")
         return connection
 
-    monkeypatch.setattr(sqlite_file.sqlite3, "connect", without_wiping)
+    monkeypatch.setattr("store.sqlite_file.sqlite3.connect", without_wiping)
     store = SqliteStore.open(tmp_path / "desk.db", "test")
     try:
         for n in range(SUBJECTS):
@@ -147,3 +151,16 @@ async def test_a_reader_that_does_not_end_holds_up_no_other_write(tmp_path: Path
         reader.rollback()
     await store.close()
     assert took_s < sqlite_file.BUSY_TIMEOUT_S
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD", "NFKC"])
+async def test_an_address_is_one_person_however_its_letters_are_composed(tmp_path: Path, form: str) -> None:
+    address = "Jürgen.Łuké@exämple.org"
+    booking = {**BOOKING, "attendees": [{"email": normalize("NFD", address)}, {"email": "pat@example.org"}]}
+    async with Orchestrator.open(settings(tmp_path), providers=(LocalProvider("main"),)) as desk:
+        await desk.book(booking, key="one", wait=5)
+        await desk.book({**BOOKING, "attendees": [{"email": address.upper()}]}, key="two", wait=5)
+        erased = await desk.erase(email=normalize(form, address), reference="request-1", dry_run=False)  # type: ignore[arg-type]
+        assert len(erased.appointments) == 2
+        assert (await desk.health()).ok
+    assert found_in(tmp_path, "Łuk".encode(), "łuk".encode(), b"rgen") == []
