@@ -111,6 +111,10 @@ class Office:
         """The bookings that take somebody's time now, from the provider's own books."""
         return [one for one in self.provider.ledger()["bookings"] if one["status"] in ("pending", "accepted")]
 
+    async def committed(self) -> int:
+        """How many changes the provider has applied, whoever was told."""
+        return len(self.provider.ledger()["commits"])
+
     def keys(self, op: Op = "create") -> list[str | None]:
         """The operation ids under which the provider was called, in order."""
         return [request["idempotency_key"] for request in self.provider.requests(op)]
