@@ -7,8 +7,10 @@ from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Connection, Table, func, select
 
+from domain.commands import Instant, parse
 from domain.errors import InvalidFields
 from domain.lifecycle import SETTLED, State
+from domain.provider import Value
 from projections.figures import counters, latencies, openings, standing
 from projections.figures_fold import BOOKING, CANCEL, CLEANUP, HOUR_US, MOVE, REBOOKING
 from projections.figures_report import (
@@ -43,11 +45,15 @@ def read(
     )
 
 
+class _Window(Value):
+    since: Instant | None
+    until: Instant | None
+
+
 def _hours(since: datetime | None, until: datetime | None) -> tuple[int | None, int | None]:
     """The first hour of the window, and the first after it."""
-    for pointer, at in (("/since", since), ("/until", until)):
-        if at is not None and at.tzinfo is None:
-            raise InvalidFields("an instant needs an offset", ((pointer, "Input should have timezone info"),))
+    window = parse(_Window, {"since": since, "until": until})
+    since, until = window.since, window.until
     if since is not None and until is not None and since >= until:
         raise InvalidFields("until must be later than since", (("/until", "not later than since"),))
     first = None if since is None else microseconds(since) // HOUR_US

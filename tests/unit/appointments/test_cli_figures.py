@@ -70,6 +70,8 @@ def test_a_scraper_gets_openmetrics() -> None:
     ("words", "told"),
     [
         (("--since", "yesterday"), "--since: not an RFC 3339 time"),
+        (("--until", "9999-12-31T23:59:59Z"), "/until: the year must lie in 1970..2199"),
+        (("--since", "0001-01-01T00:00:00Z"), "/since: the year must lie in 1970..2199"),
         (("--since", "2026-01-02T00:00:00Z", "--until", "2026-01-01T00:00:00Z"), "until must be later than since"),
         (("--format", "openmetrics", "--until", "2026-01-01T00:00:00Z"), "leave out --since and --until"),
         (("--format", "openmetrics", "--json"), "leave one out"),
