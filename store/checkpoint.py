@@ -8,6 +8,7 @@ import base64
 import binascii
 import hashlib
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -129,14 +130,15 @@ def signer(configured: str | None, log: Path, make: bool = True) -> Signer | Non
     if configured is not None:
         return Signer(_private_key(configured, "signing_key"))
     path = key_path(log)
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return _new(path) if make else None
-    with open(handle, encoding="utf-8", errors="replace") as file:
-        if os.fstat(handle).st_mode & 0o077:
+    made = None
+    if not path.exists():
+        if not make:
+            return None
+        made = _make(path)
+    with path.open(encoding="utf-8", errors="replace") as file:
+        if os.fstat(file.fileno()).st_mode & 0o077:
             raise InvalidFields(f"{path} can be read by others: make a new key, or chmod 600 {path} if nobody did")
-        return Signer(_private_key(file.read(LINE_MAX), str(path)))
+        return Signer(_private_key(file.read(LINE_MAX), str(path)), made)
 
 
 async def take_checkpoint(
@@ -168,11 +170,13 @@ async def take_checkpoint(
 
 
 def append_checkpoint(path: Path, taken: SignedCheckpoint) -> None:
-    """Add it to a file as its last line."""
+    """Add it to a file as its last line; what a kill has left of an earlier one stays a line of its own."""
     line = taken.model_dump_json().encode() + b"\n"
-    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        os.write(handle, line)
+        size = os.fstat(handle).st_size
+        torn = size and os.pread(handle, 1, size - 1) != b"\n"
+        os.write(handle, b"\n" + line if torn else line)
         os.fsync(handle)
     finally:
         os.close(handle)
@@ -225,13 +229,18 @@ def _private_key(text: str, where: str) -> Ed25519PrivateKey:
     )
 
 
-def _new(path: Path) -> Signer:
+def _make(path: Path) -> Path | None:
+    """Make a key there, whole or not at all; None where another process was faster."""
     key = Ed25519PrivateKey.generate()
-    text = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(handle, text)
+    handle, part = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # for its owner alone
+    with open(handle, "wb") as file:
+        file.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        file.flush()
         os.fsync(handle)
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        return None
     finally:
-        os.close(handle)
-    return Signer(key, made_at=path)
+        os.unlink(part)
+    return path

@@ -233,3 +233,49 @@ def test_lines_that_are_no_checkpoints_are_told_one_by_one(tmp_path: Path) -> No
     told = list(read_checkpoints(path))
     assert all(isinstance(one, str) and "is no checkpoint" in one for one in told)
     assert len(told) == 6
+
+
+async def test_a_line_that_a_kill_tore_spoils_no_later_one(tmp_path: Path) -> None:
+    log, store = tmp_path / "x.db", await filled(5)
+    path, taken = checkpoints_path(log), await take_checkpoint(store, Signer(KEY), NOON)
+    append_checkpoint(path, taken)
+    path.write_bytes(path.read_bytes()[:-100])
+    append_checkpoint(path, taken)
+    torn, whole = read_checkpoints(path)
+    assert isinstance(torn, str)
+    assert whole == taken
+
+
+@pytest.mark.parametrize("dying", ["fsync", "link"])
+def test_a_kill_while_the_key_is_made_leaves_none_or_a_whole_one(
+    tmp_path: Path, dying: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt  # nothing but what a kill leaves
+
+    log = tmp_path / "x.db"
+    with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
+        broken.setattr(os, dying, stop)
+        broken.setattr(os, "unlink", stop)
+        signer(None, log)
+    assert not key_path(log).exists()
+    made = signer(None, log)
+    assert made is not None
+    assert made.made_at == key_path(log)
+
+
+def test_of_two_who_make_the_key_at_once_both_sign_by_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log, fsync, others = tmp_path / "x.db", os.fsync, []
+
+    def meanwhile(handle: int) -> None:
+        monkeypatch.setattr(os, "fsync", fsync)
+        others.append(signer(None, log))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", meanwhile)
+    mine = signer(None, log)
+    (other,) = others
+    assert mine is not None
+    assert other is not None
+    assert mine.public_key == other.public_key
+    assert [path.name for path in tmp_path.iterdir()] == [key_path(log).name]
