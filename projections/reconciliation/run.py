@@ -83,7 +83,8 @@ class _Tally:
 
     def begin(self, survey: Survey) -> None:
         """What needs no second look."""
-        self.in_progress = survey.in_progress
+        for subject in survey.in_progress:
+            self.go_on(subject)
         self.counts[Kind.MATCHED] = len(survey.matched)
         if self.with_matched:
             self.findings = [as_intended(record.intended, record.attempted) for record in survey.matched]

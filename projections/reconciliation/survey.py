@@ -35,7 +35,8 @@ class Survey:
     """What has to be looked at by itself."""
     matched: list[Record] = field(default_factory=list)
     unreadable: frozenset[UUID] = frozenset()
-    in_progress: int = 0
+    in_progress: list[Subject] = field(default_factory=list)
+    """Unfinished, with nothing wrong as yet."""
     known: int = 0
     """Appointments that the log has in this calendar."""
     listed: int = 0
@@ -132,14 +133,16 @@ class _Sorting:
                 self._judge(id, record, ())
         quiet = self.log.records.keys() - self._suspects
         matched = [self.log.records[id] for id in quiet if id in self._resting]
-        ours = [Subject(client_ref=str(id), refs=self._refs.get(id, ())) for id in self._suspects]
         return Survey(
-            [*ours, *self._strangers],
+            [*map(self._subject, self._suspects), *self._strangers],
             matched,
             frozenset(self.log.unreadable),
-            in_progress=len(quiet) - len(matched),
+            in_progress=[self._subject(id) for id in quiet if id not in self._resting],
             known=len(self.log.records),
         )
+
+    def _subject(self, id: UUID) -> Subject:
+        return Subject(client_ref=str(id), refs=self._refs.get(id, ()))
 
     def _judge(self, id: UUID, record: Record, there: tuple[ProviderBooking, ...]) -> None:
         found = classify(record.intended, record.attempted, there, self._now, self._rules)

@@ -2,6 +2,8 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +11,8 @@ import pytest
 from appointments import Orchestrator, Settings
 from appointments.views import Appointment
 from domain.errors import ProviderUnavailable
-from domain.provider import BookingStatus, Call, Page, ProviderBooking, ReadOutcome
+from domain.provider import BookingStatus, Call, Page, ProviderBooking, ReadOutcome, Retryable
+from projections.reconciliation.bookmarks import Bookmarks
 from projections.reconciliation.calendar import PAGES
 from projections.reconciliation.model import Kind, Proposal, Report
 from projections.reconciliation.run import ROUNDS_MAX, Wanted, reconcile
@@ -165,3 +168,19 @@ async def test_another_tenants_booking_is_neither_ours_nor_unknown(office: Offic
     for tenant in ("default", "other"):
         report = await office.compared(tenant=tenant)
         assert (report.listed, report.agrees, report.counts[Kind.MATCHED]) == (2, True, 1)
+
+
+async def test_what_was_in_progress_is_looked_at_again_though_nothing_changed_there(
+    office: Office, tmp_path: Path
+) -> None:
+    later = Retryable(reason="busy", retry_after_ms=3_600_000)
+    office.provider.answer_next("create", later)
+    wanted = {"calendar": "main", "start": START, "end": START + HOUR, "time_zone": "UTC", "summary": "x"}
+    waits = await office.desk.book({**wanted, "deadline_ms": 86_400_000}, key="first", wait=0.2)
+    bookmarks, now = Bookmarks(tmp_path / "reconciliation.json"), datetime.now(UTC)
+    readings = []
+    for ahead in (timedelta(0), 3 * HOUR):
+        sides = Sides(office.store, office.provider, partial(now.__add__, ahead))
+        readings.append(await reconcile(sides, Wanted(calendar="main", changes=True), bookmarks))
+    assert [(one.mode, one.in_progress) for one in readings] == [("full", 1), ("changes", 0)]
+    assert [(one.kind, one.appointment) for one in readings[1].findings] == [(Kind.STUCK, waits.id)]
