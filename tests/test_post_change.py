@@ -12,6 +12,14 @@ DATA = Path(__file__).parents[1] / "data"
 CASES, EXPECTED = load(DATA)
 
 
+@pytest.mark.evidence(
+    target="twenty cases",
+    answers=("R6.2", "R7.2", "G2", "G5"),
+    given="one of the twenty cases, a fresh provider, breaker and store",
+    when="its commands are sent over loopback HTTP",
+    then="end, reason, attempts, calls and live bookings are those of data/expected_postchange.json",
+    seen_in="logs/log_post.txt, results/results_post.json, ledger",
+)
 @pytest.mark.parametrize("case", CASES.cases, ids=lambda case: f"{case.id} {case.title}")
 async def test_case_comes_out_as_expected(case: Case, tmp_path: Path) -> None:
     log = tmp_path / "log.txt"
@@ -32,6 +40,14 @@ def test_every_case_has_an_expectation() -> None:
     assert {case.id for case in CASES.cases} == set(EXPECTED) == {f"c{n:02}" for n in range(1, 21)}
 
 
+@pytest.mark.evidence(
+    target="case data",
+    answers=("R6.2",),
+    given="the cases and what is expected of them",
+    when="they are held against their JSON Schemas",
+    then="they fit, and the schemas are those of the models",
+    seen_in="data/*.schema.json",
+)
 @pytest.mark.parametrize("name", ["test_data", "expected_postchange"])
 def test_data_fits_its_schema_and_the_schema_is_that_of_the_models(name: str) -> None:
     schema = json.loads((DATA / f"{name}.schema.json").read_text())
