@@ -98,6 +98,14 @@ def _wrong(stage: Stage, calm: Stage, most: Stage, end: str) -> list[str]:
     return wrong
 
 
+@pytest.mark.evidence(
+    target="crash points",
+    answers=("R7.1", "G1", "G2", "G5", "G6"),
+    given="a scene with its end, played once undisturbed",
+    when="the process dies before and after each commit and each call in turn, and the next one starts",
+    then="the same end, all guarantees, no other operation ids, at most one write more",
+    seen_in="printed counts of boundaries, history of a failed scene",
+)
 @pytest.mark.parametrize(("scene", "end"), [pytest.param(*scene, id=scene[0].name) for scene in scenes()])
 def test_a_crash_at_any_boundary_changes_neither_the_end_nor_the_operations(scene: Scene, end: str) -> None:
     calm, most = play(scene), _most(scene)
