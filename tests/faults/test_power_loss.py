@@ -165,6 +165,14 @@ def run(tmp_path: Path, synchronous: str) -> dict[str, int]:
     return seen
 
 
+@pytest.mark.evidence(
+    target="power loss",
+    answers=("R7.1", "G1"),
+    given="a desk under strace",
+    when="commands are acknowledged",
+    then="a sync stands between the last write of the log and each acknowledgement",
+    seen_in="order of system calls",
+)
 def test_every_acknowledgement_follows_a_sync_of_the_log(tmp_path: Path) -> None:
     seen = run(tmp_path, "FULL")
     assert seen["acknowledgements"] == APPENDS
