@@ -104,6 +104,14 @@ def run_child(path: Path, *options: str) -> dict[str, object]:
     return json.loads(child.stdout)
 
 
+@pytest.mark.evidence(
+    target="full disk",
+    answers=("R7.1", "G1"),
+    given="a disk that takes no more",
+    when="commands come, and later there is room again",
+    then="what was acknowledged is there, reads go on, writes resume without a restart",
+    seen_in="refusals with status 503",
+)
 @pytest.mark.parametrize("wal_pages", [100, 2_000], ids=["file and log full", "log full"])
 async def test_nothing_acknowledged_is_lost_and_writes_resume(tmp_path: Path, wal_pages: int) -> None:
     path = tmp_path / "log.db"
