@@ -95,6 +95,14 @@ def test_timers_keep_their_time_over_every_kind_of_midnight_and_hour() -> None:
         assert timedelta(seconds=11) <= lasted <= timedelta(seconds=13), f"{name}: {lasted}"
 
 
+@pytest.mark.evidence(
+    target="durable timers",
+    answers=("R2.9", "G6"),
+    given="timers of many lengths",
+    when="the wall clock jumps by hours, days, over leap days",
+    then="each fires once, none more than a second early",
+    seen_in="times of the calls",
+)
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("jump", JUMPS)
 def test_a_jump_fires_each_timer_once_and_none_early(jump: str, moment: str) -> None:
