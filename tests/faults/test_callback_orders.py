@@ -179,6 +179,14 @@ def wrong(desk: Desk, expected: State) -> str:
     return ""
 
 
+@pytest.mark.evidence(
+    target="callbacks",
+    answers=("R2.7", "G5"),
+    given="callbacks with duplicates, the answer to the create, and a poll",
+    when="they come in every order",
+    then="one end, no illegal move, no event twice",
+    seen_in="stream of each order",
+)
 @pytest.mark.parametrize("answer", ["pending", "settled", "unknown"])
 @pytest.mark.parametrize("final", [BookingStatus.ACCEPTED, BookingStatus.REJECTED])
 def test_callbacks_in_any_order_come_to_one_end(final: BookingStatus, answer: str) -> None:
@@ -191,6 +199,14 @@ def test_callbacks_in_any_order_come_to_one_end(final: BookingStatus, answer: st
     print(f"{count} orders")
 
 
+@pytest.mark.evidence(
+    target="cancel race",
+    answers=("R2.6", "G2"),
+    given="the same messages, and a cancel",
+    when="the cancel comes anywhere among them",
+    then="one defined end for each order",
+    seen_in="stream of each order",
+)
 @pytest.mark.parametrize("answer", ["pending", "settled", "unknown"])
 @pytest.mark.parametrize("final", [BookingStatus.ACCEPTED, BookingStatus.REJECTED])
 def test_a_cancel_anywhere_among_them_has_one_defined_result(final: BookingStatus, answer: str) -> None:
