@@ -12,6 +12,14 @@ PARTS = 8
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.evidence(
+    target="simulation",
+    answers=("R7.1", "R7.2", "R8.6", "G1", "G2", "G3", "G4", "G5", "G6", "G7"),
+    given="seeded worlds with a failing store, provider, clock and process, on a virtual clock",
+    when="commands, callbacks and edits go on in them until the faults end",
+    then="G1 to G7 hold in each",
+    seen_in="seed and history of a failed world",
+)
 @pytest.mark.parametrize("part", range(PARTS))
 def test_every_guarantee_holds_whatever_the_weather(part: int, pytestconfig: pytest.Config) -> None:
     seeds = range(part, pytestconfig.getoption("--seeds"), PARTS)
@@ -28,6 +36,14 @@ def test_a_seed_that_once_found_something_finds_it_no_more(seed: int) -> None:
     assert not simulate(seed).violations
 
 
+@pytest.mark.evidence(
+    target="determinism",
+    answers=("R2.1", "G7"),
+    given="a seed",
+    when="the world is lived through twice",
+    then="both logs are equal byte for byte; another seed leaves another",
+    seen_in="log bytes",
+)
 @pytest.mark.parametrize("seed", [3, 17, 431])
 def test_the_same_seed_leaves_the_same_log_byte_for_byte(seed: int) -> None:
     first = simulate(seed)
