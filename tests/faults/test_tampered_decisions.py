@@ -71,6 +71,14 @@ def recorded() -> list[tuple[UUID, list[e.Event], SagaPlan]]:
     return [(id, events, world.plan) for world in worlds for id, events in streams(world)]
 
 
+@pytest.mark.evidence(
+    target="replay",
+    answers=("R3.2", "G7"),
+    given="recorded streams",
+    when="a decision of each type is changed, dropped or put in twice",
+    then="replay finds it and names the version",
+    seen_in="divergences",
+)
 @pytest.mark.parametrize("kind", e.DECISIONS, ids=lambda kind: kind.type)
 def test_a_decision_that_was_tampered_with_is_found(
     recorded: list[tuple[UUID, list[e.Event], SagaPlan]], kind: type[e.Event]
