@@ -179,6 +179,14 @@ def test_the_log_is_well_before_anything_is_done_to_it(run: Run, log: Path) -> N
 EVENT_COLUMNS = ("position", "stream_id", "version", "type", "at", "body", "sealed", "digest")
 
 
+@pytest.mark.evidence(
+    target="tamper evidence",
+    answers=("R3.2",),
+    given="a log that is well",
+    when="one byte of any event is changed in the file",
+    then="the check finds it and says where",
+    seen_in="findings of `appointments check`",
+)
 @pytest.mark.parametrize("column", EVENT_COLUMNS)
 def test_a_changed_byte_of_any_event_is_found_and_named(run: Run, log: Path, column: str) -> None:
     whole, nth = log.read_bytes(), EVENT_COLUMNS.index(column) % EVERY
@@ -332,6 +340,14 @@ def compute_the_chain_anew(log: Path) -> None:
         change(log, "UPDATE events SET digest = ? WHERE position = ?", heads[row["stream_id"]], row["position"])
 
 
+@pytest.mark.evidence(
+    target="tamper evidence",
+    answers=("R3.2",),
+    given="a log and a signed checkpoint of it",
+    when="an event is changed and all digests are computed anew",
+    then="the check finds it against the checkpoint",
+    seen_in="findings of `appointments check`",
+)
 def test_a_chain_that_was_computed_anew_shows_against_what_was_signed(run: Run, log: Path) -> None:
     signed = [one.position for one in read_checkpoints(checkpoints_path(log)) if isinstance(one, SignedCheckpoint)]
     target = rows(log, "SELECT * FROM events WHERE type = 'step-started.v1' ORDER BY position DESC")[0]
