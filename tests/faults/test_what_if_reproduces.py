@@ -26,6 +26,14 @@ def recordings(world: World) -> dict[bool, list[Recording]]:
     return found
 
 
+@pytest.mark.evidence(
+    target="what-if",
+    answers=("R8.4",),
+    given="streams recorded in seeded bad worlds",
+    when="they are lived through again under the recorded policies",
+    then="the recorded ends come out, but for what the death of the process did",
+    seen_in="printed share",
+)
 def test_bad_worlds_are_reproduced_but_for_what_the_process_s_own_death_did() -> None:
     """A rerun does not die: a call that was cut off then is answered now, and what follows may differ."""
     equal, seen, answers = {False: 0, True: 0}, {False: 0, True: 0}, dict.fromkeys(Source, 0)
