@@ -163,6 +163,14 @@ def close(told: Latency, exact: list[float]) -> None:
         assert found == pytest.approx(exact[ceil(len(exact) * percent / 100) - 1], rel=ERROR_MAX * 1.05)
 
 
+@pytest.mark.evidence(
+    target="figures",
+    answers=("R3.4",),
+    given="runs in bad weather",
+    when="the raw log is counted by other code",
+    then="the figures say the same",
+    seen_in="figures report",
+)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_figures_are_those_of_the_raw_log(seed: int) -> None:
     changes = run_of(seed)
