@@ -193,6 +193,14 @@ def same_times(told: Took, exact: dict[str, list[timedelta]]) -> None:
 WINDOWS = [(None, None), (0, None), (None, 2), (0, 1), (1, 3), (-1, 0)]
 
 
+@pytest.mark.evidence(
+    target="figures",
+    answers=("R3.4",),
+    given="streams of every kind",
+    when="a plain loop counts them",
+    then="every figure is the same",
+    seen_in="figures report",
+)
 @pytest.mark.parametrize("tenant", [None, "a", "b"])
 @pytest.mark.parametrize(("first", "last"), WINDOWS)
 def test_every_figure_is_what_a_plain_loop_counts(
