@@ -92,6 +92,14 @@ BEFORE_THE_WIPE = (LogWriter, "clean_up"), die
 BEFORE_THE_READ_MODELS = (Views, "catch_up"), die_soon
 
 
+@pytest.mark.evidence(
+    target="erasure",
+    answers=("R7.4", "R7.1"),
+    given="an erasure under way",
+    when="the process is killed at any of its steps, and started again",
+    then="the erasure is finished; the key is in no file",
+    seen_in="bytes of the files",
+)
 @pytest.mark.parametrize("instant", [BEFORE_THE_WIPE, BEFORE_THE_READ_MODELS], ids=["wipe", "read models"])
 async def test_an_erasure_that_was_killed_is_finished_by_the_next_start(
     tmp_path: Path, instant: tuple[tuple[type, str], Callable[..., object]], monkeypatch: pytest.MonkeyPatch
