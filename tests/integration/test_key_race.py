@@ -55,6 +55,14 @@ async def race(desk: Orchestrator, bodies: list[dict[str, Any]], wait: float | N
     return await asyncio.gather(*(one(body, chance.randrange(20)) for body in bodies), return_exceptions=True)
 
 
+@pytest.mark.evidence(
+    target="key",
+    answers=("R2.2", "G5"),
+    given="a store file",
+    when="two hundred callers use one key at once",
+    then="one appointment, all are told it",
+    seen_in="stream, ledger",
+)
 async def test_two_hundred_at_once_with_one_key_make_one_appointment(tmp_path: Path) -> None:
     calendar = LocalProvider("main")
     async with Orchestrator.open(settings(tmp_path), providers=(calendar,)) as desk:
