@@ -88,6 +88,14 @@ async def erased(folder: Path) -> tuple[list[str], bytes]:
     return ids, key
 
 
+@pytest.mark.evidence(
+    target="erasure",
+    answers=("R7.4",),
+    given="appointments that name a person in every field",
+    when="the person is erased",
+    then="no file of the store holds the name or the key",
+    seen_in="bytes of all files",
+)
 async def test_no_file_holds_an_erased_name_or_its_key(tmp_path: Path) -> None:
     _, key = await erased(tmp_path)
     assert list(found_in(tmp_path, key, *(name.encode() for name in PLANTED))) == []
