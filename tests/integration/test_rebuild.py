@@ -108,6 +108,14 @@ class Work:
         assert (seen.version, seen.state, seen.parked) == (one.version, one.state, one.parked), (seen, one)
 
 
+@pytest.mark.evidence(
+    target="rebuild",
+    answers=("R3.5", "G4"),
+    given="read models that were kept up while commands went on",
+    when="they are rebuilt beside the work",
+    then="rebuilt equals kept up, row for row",
+    seen_in="rows",
+)
 async def test_a_rebuilt_one_equals_the_one_that_was_kept_up_row_for_row(
     desk: Orchestrator, calendar: LocalProvider, kept_up: Views, monkeypatch: pytest.MonkeyPatch
 ) -> None:
