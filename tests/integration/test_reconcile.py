@@ -110,6 +110,14 @@ async def test_a_listing_that_lags_makes_no_finding(desk: Desk) -> None:
     assert [finding.kind for finding in control] == [Kind.MISSING] * 20, "the re-check is what kept them out"
 
 
+@pytest.mark.evidence(
+    target="reconciliation",
+    answers=("R3.3", "R8.1"),
+    given="edits of every class in a calendar whose listing lags",
+    when="it is compared",
+    then="each edit is found in its class",
+    seen_in="report",
+)
 async def test_what_is_wrong_is_found_however_the_listing_lags(desk: Desk) -> None:
     booked = await desk.book_many(5)
     await desk.behind_our_back(booked[3])
@@ -118,6 +126,14 @@ async def test_what_is_wrong_is_found_however_the_listing_lags(desk: Desk) -> No
     assert [(finding.appointment, finding.kind) for finding in report.findings] == [(booked[3].id, Kind.MISSING)]
 
 
+@pytest.mark.evidence(
+    target="reconciliation",
+    answers=("R3.3", "R8.1"),
+    given="a calendar that agrees with the log",
+    when="it is compared while commands go on",
+    then="no finding",
+    seen_in="report",
+)
 async def test_commands_that_go_on_meanwhile_make_no_finding(desk: Desk) -> None:
     seed = time.time_ns() % 10_000
     print(f"seed {seed}")
