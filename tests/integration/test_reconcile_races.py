@@ -74,6 +74,14 @@ async def office() -> AsyncIterator[Office]:
         yield Office(desk, store, provider)
 
 
+@pytest.mark.evidence(
+    target="reconciliation",
+    answers=("R8.5",),
+    given="a move of our own at the exact moment of the listing",
+    when="the calendar is compared",
+    then="the move is no edit",
+    seen_in="report",
+)
 async def test_our_own_move_during_the_listing_is_no_edit(office: Office) -> None:
     booked = await office.book()
     office.provider.remember()
