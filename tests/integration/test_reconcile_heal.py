@@ -157,6 +157,14 @@ async def test_a_dry_run_changes_nothing(office: Office) -> None:
     assert office.standing() == [NOW_THERE]
 
 
+@pytest.mark.evidence(
+    target="healing",
+    answers=("R3.3", "R8.5"),
+    given="a plan for a moved and a missing booking",
+    when="it is applied twice, under each policy",
+    then="done once; the second time is told as repeated",
+    seen_in="audit trail, calendar",
+)
 @pytest.mark.parametrize("policy", ["adopt", "restore", "park"])
 async def test_applied_twice_it_is_done_once(office: Office, policy: str) -> None:
     moved, gone = await office.book("moved"), await office.book("gone")
