@@ -117,6 +117,14 @@ async def test_a_move_is_taken_back(desk: Desk) -> None:
     assert seen.start == START
 
 
+@pytest.mark.evidence(
+    target="healing",
+    answers=("R8.5", "R5.1"),
+    given="a booking that somebody removed at a real provider",
+    when="it is reported with the policy restore",
+    then="booked again, or failed where the provider does not take it",
+    seen_in="calendar of the provider",
+)
 async def test_what_is_gone_is_booked_again_or_ends_in_truth(desk: Desk) -> None:
     """CalDAV takes the same reference again; /api/v2 takes each reference once, so there the appointment fails."""
     booked = await desk.book()
