@@ -52,6 +52,14 @@ def _settings(folder: Path, **more: object) -> Settings:
     )
 
 
+@pytest.mark.evidence(
+    target="recovery",
+    answers=("R8.3",),
+    given="an outage, and a backlog in any order",
+    when="the provider is up again",
+    then="the backlog drains in order of start",
+    seen_in="order of the calls",
+)
 async def test_backlog_drains_in_order_of_start(tmp_path: Path) -> None:
     seed = 20_260_503
     print(f"seed {seed}")
