@@ -143,6 +143,14 @@ def job(tmp_path: Path) -> Job:
     return Job(tmp_path, seed=7, files=25)
 
 
+@pytest.mark.evidence(
+    target="main job",
+    answers=("R7.1", "R6.5", "R5.1"),
+    given="the main job on a real CalDAV server (Radicale)",
+    when="it is killed at three moments, and run again",
+    then="it is finished; the calendar agrees with the log",
+    seen_in="report of the main job",
+)
 def test_killed_at_three_moments_it_is_finished_by_the_next_run(tmp_path: Path) -> None:
     seed = 20_261_124
     print(f"seed {seed}")
