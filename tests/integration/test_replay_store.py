@@ -96,6 +96,14 @@ def test_the_whole_store(
     assert [one["divergences"][0]["found"]["due_at"] for one in found["wrong"]] == ["2040-01-01T00:00:00Z"]
 
 
+@pytest.mark.evidence(
+    target="replay",
+    answers=("R3.2", "G7"),
+    given="a store file that a process wrote",
+    when="one decision is changed",
+    then="`replay` names it with its version",
+    seen_in="`appointments replay --json`",
+)
 def test_a_changed_decision_is_named_with_its_version_and_the_chain_breaks_there(
     tmp_path: Path, written: dict[str, str]
 ) -> None:
