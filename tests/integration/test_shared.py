@@ -74,6 +74,14 @@ def change(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
 
 
+@pytest.mark.evidence(
+    target="comparison",
+    answers=("R6.4",),
+    given="the legacy system and this one, a copy of the project",
+    when="`Shared/run_all.sh` is run from another directory",
+    then="both are judged, every result is written anew, exit code 0",
+    seen_in="Shared/results",
+)
 def test_a_run_judges_both_and_writes_every_result_again_after_they_were_deleted(copy: Path) -> None:
     results = copy / "Shared" / "results"
     chosen = ("--case=c01", "--case=c05", "--case=c20")
