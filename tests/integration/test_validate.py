@@ -97,6 +97,14 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project
     assert list(made.temporary.iterdir()) == [], "the copy was left behind"
 
 
+@pytest.mark.evidence(
+    target="validation",
+    answers=("R6.5",),
+    given="a project whose steps pass",
+    when="`appointments validate` is run",
+    then="it says all passed: yes, with versions",
+    seen_in="summary file",
+)
 def test_a_project_whose_steps_all_pass_is_told_so(project: Project) -> None:
     project.git("init", "--quiet")
     project.git("add", ".")
