@@ -17,6 +17,15 @@ from store.port import Append, OpenWork, Private, RecordedEvent, Store, whole_lo
 from store.sealing import SubjectKey, seal, unseal
 from store.sqlite import SqliteStore
 
+pytestmark = pytest.mark.evidence(
+    target="store contract",
+    answers=("R7.1", "G1", "G3"),
+    given="each store (SQLite, in memory)",
+    when="it is appended to, read, asked for due work, claimed, closed",
+    then="it keeps the contract of `store/port.py`",
+    seen_in="state of the store",
+)
+
 NOON = datetime(2026, 3, 2, 12, 0, 0, 123456, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 NAMESPACE = UUID(int=7)
