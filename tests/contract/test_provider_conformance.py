@@ -79,7 +79,17 @@ NOT_PROMISED = {
 }
 """A provider in memory has no wire to cut; one without tokens lists without them. Nothing else may be left out."""
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.evidence(
+        target="provider contract",
+        answers=("R5.1", "G2"),
+        given="each adapter against a real server (/api/v2, Radicale, Xandikos) or in memory",
+        when="the conformance checks are run",
+        then="it keeps every promise of the provider port",
+        seen_in="ledger, calendar",
+    ),
+]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=list(ADAPTERS))
