@@ -29,6 +29,15 @@ from store.recorder import (
 )
 from store.sqlite import SqliteStore
 
+pytestmark = pytest.mark.evidence(
+    target="recorder contract",
+    answers=("R2.8", "G4"),
+    given="our log behind the recorders of the `eventsourcing` library",
+    when="the library's own cases are run",
+    then="they pass",
+    seen_in="state of the store",
+)
+
 
 class OnAFile:
     """Opens a store on a new file for a case of the library, which are unittest cases."""
