@@ -14,6 +14,15 @@ from domain.provider import BookingDetails, BookingStatus, Call, Confirmed, Foun
 from providers.caldav import CalDavProvider
 from tests.contract import servers
 
+pytestmark = pytest.mark.evidence(
+    target="CalDAV",
+    answers=("R5.1",),
+    given="real CalDAV servers",
+    when="the adapter books, moves, cancels, lists",
+    then="what it relies on is so",
+    seen_in="calendar of the server",
+)
+
 NOW = datetime(2027, 1, 5, 12, tzinfo=UTC)
 START = datetime(2027, 3, 1, 9, tzinfo=UTC)
 DETAILS = BookingDetails(
