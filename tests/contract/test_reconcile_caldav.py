@@ -26,6 +26,15 @@ from providers.caldav import CalDavProvider
 from store.memory import MemoryStore
 from tests.contract import servers
 
+pytestmark = pytest.mark.evidence(
+    target="reconciliation",
+    answers=("R3.3", "R8.1", "R8.5"),
+    given="real CalDAV servers, edited by another client",
+    when="they are compared with the log, and healed",
+    then="every edit is found in its class; our own writes are none",
+    seen_in="report",
+)
+
 START = datetime(2031, 3, 3, 9, tzinfo=UTC)
 SECRET = "Root canal, Ms Pat Example"
 SCOPE = Scope("main", "main", "default")
