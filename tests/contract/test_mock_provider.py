@@ -13,6 +13,15 @@ from mock_client import BOOKING, NEW_TIMES, Client
 
 from mocks import MockProvider
 
+pytestmark = pytest.mark.evidence(
+    target="mock provider",
+    answers=("R5.2",),
+    given="the /api/v2 mock as an HTTP server",
+    when="a plain client uses every route",
+    then="it keeps the provider contract",
+    seen_in="ledger",
+)
+
 
 @pytest.fixture
 async def mock() -> AsyncIterator[MockProvider]:
