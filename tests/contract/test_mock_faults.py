@@ -14,6 +14,15 @@ from mock_client import BOOKING, Client, Reply, settled
 
 from mocks import MockProvider
 
+pytestmark = pytest.mark.evidence(
+    target="mock provider",
+    answers=("R5.2",),
+    given="the mock with a script",
+    when="a plain client meets each fault",
+    then="applied, answered and told in the ledger as the script says",
+    seen_in="ledger",
+)
+
 
 @pytest.fixture
 async def mock() -> AsyncIterator[MockProvider]:
