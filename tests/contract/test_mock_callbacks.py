@@ -11,6 +11,15 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from mocks import MockProvider
 
+pytestmark = pytest.mark.evidence(
+    target="mock provider",
+    answers=("R5.2", "R2.7"),
+    given="the mock, and a receiver",
+    when="callbacks are duplicated, disordered, early or forged on request",
+    then="they are sent so, signed by Standard Webhooks",
+    seen_in="deliveries in the ledger",
+)
+
 
 @pytest.fixture
 async def mock() -> AsyncIterator[MockProvider]:
