@@ -157,6 +157,14 @@ STARTS = {
 """Where the search begins, so that the far ends of long courses are searched as well."""
 
 
+@pytest.mark.evidence(
+    target="process manager",
+    answers=("R1.1", "R2.1", "G6", "G7"),
+    given="a small alphabet of inputs",
+    when="every course that they can take is walked, breadth first",
+    then="no illegal move, each decision follows again, nobody is without a due time",
+    seen_in="printed number of states",
+)
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("name", PLANS)
 def test_no_course_breaks_a_rule(name: str, start: str) -> None:
