@@ -28,6 +28,15 @@ from domain import events as e
 from domain.provider import Confirmed, Found, Missing, Pending, Rejected, Retryable, Unknown
 from saga.inputs import ReadEnded
 
+pytestmark = pytest.mark.evidence(
+    target="compensation",
+    answers=("R2.6",),
+    given="sagas of one and three steps",
+    when="they are undone",
+    then="in reverse order, each under its own policy, parked rather than dropped",
+    seen_in="events of the turn",
+)
+
 UNDOING = (*CREATING, succeeded(booking=booking()), begun(), started(operation="compensation"))
 ENDED = e.AppointmentFailed(at=T0, reason=e.EndReason.REJECTED)
 TIMEOUT = Unknown(reason="timeout")
