@@ -38,6 +38,15 @@ from domain import events as e
 from domain.errors import IllegalTransition, KeyReused, StaleVersion, UnknownAppointment
 from domain.provider import Confirmed, Found, Missing, Pending, Rejected, Retryable, Unknown
 
+pytestmark = pytest.mark.evidence(
+    target="cancel",
+    answers=("R2.6", "R1.2"),
+    given="every state, and every answer that may be under way",
+    when="a cancel comes",
+    then="one defined result",
+    seen_in="events of the turn",
+)
+
 COMPENSATING = (*CREATING, succeeded(booking=booking()), begun(), started(operation="compensation"))
 
 
