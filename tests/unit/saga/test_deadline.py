@@ -28,6 +28,15 @@ from given_when_then import (
 from domain import events as e
 from domain.provider import Confirmed, Retryable, Unknown
 
+pytestmark = pytest.mark.evidence(
+    target="deadline",
+    answers=("R2.4",),
+    given="a booking with a deadline",
+    when="calls, waits and doubts reach it",
+    then="calls are cut to what is left, cleaning up has its own budget, then it is parked",
+    seen_in="events of the turn",
+)
+
 
 def test_a_call_is_cut_to_what_is_left() -> None:
     waiting = (*CREATING, failed(kind="retryable"), retry(DEADLINE - ms(700)))
