@@ -21,6 +21,15 @@ from domain.provider import (
 from saga.breaker import Breaker, BreakerPolicy, Sign, admitted, heard, sign, verdict
 from saga.inputs import Hold
 
+pytestmark = pytest.mark.evidence(
+    target="breaker",
+    answers=("R2.5",),
+    given="a breaker",
+    when="outcomes come in",
+    then="it opens after failures in a row, and lets one probe through",
+    seen_in="state of the breaker",
+)
+
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 POLICY = BreakerPolicy(failures_max=3, open_ms=5_000)
 OPEN_FOR = timedelta(milliseconds=POLICY.open_ms)
