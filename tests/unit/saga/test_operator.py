@@ -42,6 +42,15 @@ from domain.errors import IllegalTransition, KeyReused, UnknownAppointment
 from domain.identity import fingerprint
 from domain.provider import Confirmed, Found, Rejected, Retryable, Unknown
 
+pytestmark = pytest.mark.evidence(
+    target="operator",
+    answers=("R1.2",),
+    given="every state",
+    when="each of the six actions is asked for",
+    then="done where it is legal, with who and why; else refused with nothing recorded",
+    seen_in="events of the turn",
+)
+
 ACTIONS = ("retry", "skip", "force_complete", "compensate", "park", "resume")
 WAITING = (*CREATING, failed(kind="retryable"), retry(after(500)))
 NOTICE_WAITS = (*TELLING, failed("notify", "retryable"), retry(after(500), "notify"))
