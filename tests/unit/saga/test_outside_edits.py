@@ -59,6 +59,15 @@ from domain.provider import Confirmed, Found, Pending, ProviderBooking, Rejected
 from domain.seen import seen_as
 from saga.inputs import Asked
 
+pytestmark = pytest.mark.evidence(
+    target="edits at the provider",
+    answers=("R8.5",),
+    given="a booking that is seen otherwise than the log says",
+    when="it is adopted, restored, parked or removed",
+    then="the end is true, twice is once",
+    seen_in="events of the turn",
+)
+
 TIMEOUT = Unknown(reason="timeout")
 MOVED = booking(version=5, start=NEW_START, end=NEW_END)
 OVER = booking("cancelled", 5)
