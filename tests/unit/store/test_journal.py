@@ -21,6 +21,15 @@ from store.port import Append, RecordedEvent
 from store.sqlite import SqliteStore
 from store.sqlite_file import writing_connection
 
+pytestmark = pytest.mark.evidence(
+    target="group commit",
+    answers=("R7.1", "G1"),
+    given="a journal whose commit fails",
+    when="entries wait in it",
+    then="each is told what the file says",
+    seen_in="answers of the journal",
+)
+
 
 def entry(stream: int, expected: int = 0, type: str = "opened.v1", count: int = 1) -> Append:
     stream_id = UUID(int=stream)
