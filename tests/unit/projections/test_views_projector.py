@@ -30,6 +30,15 @@ from store.memory import MemoryStore
 from store.port import Append, RecordedEvent, Store
 from store.sqlite import SqliteStore
 
+pytestmark = pytest.mark.evidence(
+    target="read models",
+    answers=("R3.1", "R3.5", "G4"),
+    given="read models, one process or four",
+    when="batches, rebuilds, erasures and broken streams come",
+    then="every event is told once, in order",
+    seen_in="rows",
+)
+
 NINE = datetime(2031, 3, 3, 9, tzinfo=UTC)
 SEED = int(os.environ.get("TEST_SEED", "20261125"))
 
