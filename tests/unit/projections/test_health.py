@@ -16,6 +16,15 @@ from store.mapper import encode
 from store.memory import MemoryStore
 from store.port import Append, OpenWork, RecordedEvent
 
+pytestmark = pytest.mark.evidence(
+    target="health",
+    answers=("R8.6", "G6"),
+    given="appointments that are overdue, stranded, parked, unreadable",
+    when="health is asked for",
+    then="each is listed as what it is",
+    seen_in="findings",
+)
+
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 SOON = NOON + timedelta(seconds=30)
 PLAN = SagaPlan(name="booking", provider="main", steps=(StepPlan(name="calendar", target="main", books=True),))
