@@ -10,6 +10,15 @@ from hypothesis import strategies as st
 from domain.errors import UnknownLabel
 from domain.labels import LABELS, action_label
 
+pytestmark = pytest.mark.evidence(
+    target="legacy UI events",
+    answers=("R1.3",),
+    given="events in every form of the legacy front end",
+    when="the label is read",
+    then="target wins over srcElement, an attribute over dataset; else a clear refusal",
+    seen_in="refusal",
+)
+
 ATTRIBUTE_MAP = {"attributes": {"data-action": "book"}}
 ATTRIBUTE_PAIRS = {"attributes": [["class", "x"], ["data-action", "book"]]}
 ATTRIBUTE_NODES = {"attributes": [{"name": "class", "value": "x"}, {"name": "data-action", "value": "book"}]}
