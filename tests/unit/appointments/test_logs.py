@@ -13,6 +13,15 @@ from domain.provider import Confirmed, Rejected, Retryable, WriteOutcome
 from providers.local import LocalProvider
 from saga.definition import CalendarStep, RetryPolicy, Saga, Step, StepCall
 
+pytestmark = pytest.mark.evidence(
+    target="logs",
+    answers=("R6.1",),
+    given="turns of every kind",
+    when="they are logged",
+    then="one JSON line a fact, personal fields masked",
+    seen_in="log lines",
+)
+
 PERSONAL = (
     "Ada-Lovelace-1",
     "Ada Lovelace",
