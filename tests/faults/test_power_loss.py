@@ -17,6 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
+import pytest
+
 from store import sqlite_file
 from store.port import Append, OpenWork, RecordedEvent
 from store.sqlite import SqliteStore
