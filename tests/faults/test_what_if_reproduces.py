@@ -1,5 +1,6 @@
 """What-if on what the simulation recorded in bad worlds: how much of it the record reproduces, and why not the rest."""
 
+import pytest
 from simulation.simulate import simulate
 from simulation.world import BREAKER_OPEN_MS, World
 
