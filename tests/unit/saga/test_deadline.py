@@ -1,5 +1,6 @@
 """One deadline for the whole: it cuts calls, ends waiting, and leaves a budget of its own for cleaning up."""
 
+import pytest
 from given_when_then import (
     CREATING,
     DEADLINE,
