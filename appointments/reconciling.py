@@ -58,6 +58,8 @@ async def check(cure: Cure, sides: Sides, scope: Scope) -> None:
 
     A retry looks by itself, whatever is there.
     """
+    if sides.provider.name != scope.provider:
+        raise IllegalTransition(f"what was compared is kept by {scope.provider}, not by {sides.provider.name}")
     if isinstance(cure.command, Act):
         return
     try:

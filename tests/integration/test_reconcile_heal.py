@@ -252,6 +252,14 @@ async def test_a_calendar_that_cannot_be_read_is_not_healed(office: Office) -> N
     assert (await office.desk.show(booked.id)).version == booked.version
 
 
+async def test_a_report_of_another_provider_is_not_carried_out_here(office: Office) -> None:
+    booked = await office.book("first")
+    await office.move_there(booked)
+    report = (await office.desk.reconcile("main", policy="restore")).model_copy(update={"provider": "another"})
+    (healed,) = await office.desk.heal(report, dry_run=False, wait=10)
+    assert (healed.outcome, "another" in healed.detail, office.standing()) == ("refused", True, [NOW_THERE])
+
+
 async def test_who_healed_and_why_is_in_the_audit_trail(office: Office) -> None:
     booked = await office.book("first")
     await office.move_there(booked)
