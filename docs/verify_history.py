@@ -1,7 +1,6 @@
 """Verifies an export without the program that made it: `python verify_history.py EXPORT FINGERPRINT`.
 
-FINGERPRINT is that of the public key, got from somewhere other than the export. Needs Python 3.11 and `cryptography`;
-the numbers in comments are the steps of docs/audit.md.
+FINGERPRINT is that of the public key, got from somewhere other than the export. Needs Python 3.11 and `cryptography`.
 """
 
 import base64
@@ -22,74 +21,45 @@ def must(true: object, otherwise: str) -> None:
         raise ValueError(otherwise)
 
 
-def row(e: dict) -> bytes:
-    body, kind, sealed = e["body"].encode(), e["type"].encode(), base64.b64decode(e["sealed"], validate=True)
-    numbers = [e["position"].to_bytes(8), UUID(e["stream"]).bytes, e["version"].to_bytes(8)]
-    texts = [len(text).to_bytes(8) + text for text in (kind, body, sealed)]
-    return b"".join([*numbers, e["at"].to_bytes(8, "big", signed=True), *texts])
+def root(leaf: bytes, at: int, size: int, path: list[str]) -> bytes:
+    if size == 1:
+        return leaf
+    left, beside = 1 << (size - 1).bit_length() - 1, bytes.fromhex(path[-1])
+    if at < left:
+        return sha256(b"\x01", root(leaf, at, left, path[:-1]), beside)
+    return sha256(b"\x01", beside, root(leaf, at - left, size - left, path[:-1]))
 
 
-def root_by_proof(leaf: bytes, index: int, size: int, path: list[str]) -> bytes:
-    fn, sn = index, size - 1  # RFC 9162, section 2.1.3.2
-    for p in map(bytes.fromhex, path):
-        if fn % 2 or fn == sn:
-            leaf = sha256(b"\x01", p, leaf)
-            while fn % 2 == 0 and fn:
-                fn, sn = fn >> 1, sn >> 1
-        else:
-            leaf = sha256(b"\x01", leaf, p)
-        fn, sn = fn >> 1, sn >> 1
-    must(sn == 0, "the proof has another length than the tree")
-    return leaf
-
-
-def verify(path: str, fingerprint: str) -> str:
-    whole, heads, peaks, size, before = hashlib.sha256(), {}, [], 0, None
-    with open(path, "rb") as file:
-        header = json.loads(line := file.readline())
-        key = bytes.fromhex(header["public_key"])
-        must(header["format"] == "appointments-export/1", "another format")
-        must(sha256(key).hex() == fingerprint, "signed by another key")  # 1
-        while "checkpoint" not in (e := json.loads(following := file.readline())):
-            whole.update(line)
-            line, where = following, f"stream {e['stream']} version {e['version']} (position {e['position']})"
-            version, digest = heads.get(e["stream"], (0, bytes(16)))
-            must(e["version"] == version + 1, f"{where} does not follow version {version}")  # 2
-            must(sha256(digest, row(e))[:16].hex() == e["digest"], f"{where} is not what was written")
-            heads[e["stream"]] = (e["version"], bytes.fromhex(e["digest"]))
-            before, leaf = e, sha256(b"\x00", row(e), bytes.fromhex(e["digest"]))  # 3
-            if header["stream"] is None:
-                size += 1
-                must(e["position"] == size, f"position {size} is missing")
-                rest, node = size, leaf
-                while rest % 2 == 0:
-                    rest, node = rest // 2, sha256(b"\x01", peaks.pop(), node)
-                peaks.append(node)
-            else:
-                must(e["stream"] == header["stream"], f"{where} is of another appointment")
-        whole.update(line)
-        must(not file.read(1), "something follows the last line")
-    end, proof = e["checkpoint"], e["proof"]
-    must(end["log"] == header["log"], "the checkpoint is of another log")
-    if header["stream"] is None:
-        must(size == end["position"], f"the log has {end['position']} events, here are {size}")
-        root = peaks.pop()
-        while peaks:
-            root = sha256(b"\x01", peaks.pop(), root)
-    else:
-        must(before is not None and proof["position"] == before["position"], "the proof is of another event")
-        root = root_by_proof(leaf, proof["position"] - 1, end["position"], proof["path"])
-    must(root.hex() == end["root"], "the events are not those of the log that was signed")  # 4
-    told = (end["format"], end["log"], str(end["position"]), end["root"], end["at"])
-    public = Ed25519PublicKey.from_public_bytes(key)
-    public.verify(bytes.fromhex(end["signature"]), "".join(f"{line}\n" for line in told).encode())  # 5
-    must(whole.hexdigest() == e["sha256"], "a line was changed")
-    public.verify(bytes.fromhex(e["signature"]), f"{header['format']}\n{e['sha256']}\n".encode())
-    return f"{sum(v for v, _ in heads.values())} events, as they were in a log of {end['position']} on {end['at']}"
-
-
-if __name__ == "__main__":
-    try:
-        print("genuine:", verify(sys.argv[1], sys.argv[2]))
-    except Exception as fault:
-        sys.exit(f"NOT genuine: {str(fault) or type(fault).__name__}")
+sys.excepthook = lambda kind, fault, _: print("NOT genuine:", str(fault) or kind.__name__, file=sys.stderr)
+heads, leaves = {}, []
+with open(sys.argv[1], "rb") as file:
+    header = json.loads(line := next(file))
+    lines = hashlib.sha256(line)
+    while "checkpoint" not in (e := json.loads(line := next(file))):
+        lines.update(line)
+        version, digest = heads.get(e["stream"], (0, bytes(16)))
+        texts = [e["type"].encode(), e["body"].encode(), base64.b64decode(e["sealed"], validate=True)]
+        row = e["position"].to_bytes(8) + UUID(e["stream"]).bytes + e["version"].to_bytes(8)
+        row += b"".join([e["at"].to_bytes(8, "big", signed=True), *(len(x).to_bytes(8) + x for x in texts)])
+        digest, where = sha256(digest, row)[:16], f"{e['stream']} version {e['version']} (position {e['position']})"
+        must(e["version"] == version + 1 and digest.hex() == e["digest"], f"{where} is not what was written")
+        heads[e["stream"]], last = (e["version"], digest), e["position"]
+        leaves.append(sha256(b"\x00", row, digest))
+    must(not file.read(1), "something follows the last line")
+signed, count = e["checkpoint"], len(leaves)
+if header["stream"]:  # one appointment: its last event leads to the root by its proof
+    must(heads.keys() == {header["stream"]}, "events of another appointment are among these")
+    leaves = [root(leaves[-1], last - 1, signed["position"], e["proof"]["path"])]
+while len(leaves) > 1:  # the whole log: all leaves, pair by pair and level by level
+    pairs = zip(leaves[::2], leaves[1::2], strict=False)
+    leaves = [sha256(b"\x01", *pair) for pair in pairs] + leaves[len(leaves) & ~1 :]
+must(leaves[0].hex() == signed["root"], "the events are not those of the log that was signed")
+must(lines.hexdigest() == e["sha256"], "a line was changed")
+must(sha256(key := bytes.fromhex(header["public_key"])).hex() == sys.argv[2], "signed by another key")
+for signature, told in (
+    (signed["signature"], [signed[name] for name in ("format", "log", "position", "root", "at")]),
+    (e["signature"], ["appointments-export/1", e["sha256"]]),
+):
+    text = "".join(f"{line}\n" for line in told).encode()
+    Ed25519PublicKey.from_public_bytes(key).verify(bytes.fromhex(signature), text)
+print(f"genuine: {count} events, as they were in a log of {signed['position']} on {signed['at']}")

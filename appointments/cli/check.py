@@ -1,5 +1,6 @@
 """`check`: the whole store walked, and held against what was signed of it."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +18,7 @@ from appointments.cli.progress import ProgressReport
 from appointments.cli.read import reading
 from appointments.cli.session import Session
 from appointments.settings import Settings
+from domain.errors import InvalidFields
 from projections.findings import Finding
 from projections.health import Health, Runs, health
 from projections.read_models import beside_the_log
@@ -24,6 +26,8 @@ from projections.views import PROJECTIONS
 from saga.clock import WallClock
 from store.checkpoint import SignedCheckpoint, checkpoints_path, fingerprint, read_checkpoints
 
+DETAIL_MAX = 300
+FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 PASSES = 2
 """Each event is looked at twice: in its place in the log, and in its stream."""
 
@@ -38,6 +42,10 @@ async def check(
     checkpoint: Annotated[
         Path | None, typer.Option(help="Signed checkpoints that were kept elsewhere, one a line.")
     ] = None,
+    signed_by: Annotated[
+        list[str] | None,
+        typer.Option(help="Fingerprint of a key whose checkpoints count, once for each; else that of this store."),
+    ] = None,
 ) -> ExitCode:
     """Check the store: is the log whole and what was signed, and is nothing overdue, stranded or parked?
 
@@ -45,7 +53,7 @@ async def check(
     --checkpoint. Exit 1 when something is wrong.
     """
     async with reading(session) as store:
-        signed, further = _signed(session.settings, checkpoint)
+        signed, further = _signed(session.settings, checkpoint, frozenset(signed_by or ()))
         if (log := _log(session.settings)) is not None:
             further += await beside_the_log(store, log.with_name(log.name + ".views"), PROJECTIONS)
         runs, now = await _runs(session.settings), WallClock().now()
@@ -62,20 +70,30 @@ def _log(settings: Settings) -> Path | None:
     return None if settings.store == "memory:" else bootstrap.store_path(settings)
 
 
-def _signed(settings: Settings, given: Path | None) -> tuple[tuple[SignedCheckpoint, ...], tuple[Finding, ...]]:
-    """The checkpoints to hold the log against, and what is wrong with the others."""
+def _signed(
+    settings: Settings, given: Path | None, known: frozenset[str]
+) -> tuple[tuple[SignedCheckpoint, ...], tuple[Finding, ...]]:
+    """The checkpoints to hold the log against, and what is wrong with the others.
+
+    `known`: whose count; nobody named: of our key, and where that is not here, of all, each under the key in it.
+    """
+    if strange := [one for one in known if not FINGERPRINT.fullmatch(one)]:
+        raise InvalidFields(f"--signed-by takes a fingerprint, 64 hexadecimal digits, not {strange[0]!r}")
     found = list(_lines(settings, given))
     signed = [one for one in found if isinstance(one, SignedCheckpoint)]
     faults = [one for one in found if isinstance(one, str)]
-    if keys := {one.public_key for one in signed}:
-        ours = _public_key(settings) or signed[-1].public_key
-        for other in sorted(keys - {ours}):
-            positions = ", ".join(str(one.position) for one in signed if one.public_key == other)
-            faults.append(
-                f"signed by another key, {fingerprint(other)}: the checkpoints at positions {positions}"[:300]
-            )
-        signed = [one for one in signed if one.public_key == ours]
-    return tuple(signed), tuple(Finding(kind="checkpoint", subject="log", detail=fault) for fault in faults)
+    signers = {fingerprint(one.public_key) for one in signed}
+    for other in sorted(signers - (known or _ours(settings) or signers)):
+        positions = ", ".join(str(one.position) for one in signed if fingerprint(one.public_key) == other)
+        faults.append(
+            f"signed by a key that is not known here, {other}, which proves nothing (if it is one of yours, name all"
+            f" of yours with --signed-by): the checkpoints at positions {positions}"
+        )
+        signed = [one for one in signed if fingerprint(one.public_key) != other]
+    faults += [f"no checkpoint was signed by the key {one}" for one in sorted(known - signers)]
+    return tuple(signed), tuple(
+        Finding(kind="checkpoint", subject="log", detail=fault[:DETAIL_MAX]) for fault in faults
+    )
 
 
 def _lines(settings: Settings, given: Path | None) -> Iterator[SignedCheckpoint | str]:
@@ -86,9 +104,9 @@ def _lines(settings: Settings, given: Path | None) -> Iterator[SignedCheckpoint 
         yield from read_checkpoints(given)
 
 
-def _public_key(settings: Settings) -> str | None:
+def _ours(settings: Settings) -> frozenset[str]:
     found = None if settings.store == "memory:" else key_of(settings, make=False)
-    return None if found is None else found.public_key
+    return frozenset() if found is None else frozenset((fingerprint(found.public_key),))
 
 
 async def _runs(settings: Settings) -> frozenset[Runs]:

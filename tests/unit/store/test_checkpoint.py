@@ -254,10 +254,11 @@ def test_a_kill_while_the_key_is_made_leaves_none_or_a_whole_one(
         raise KeyboardInterrupt  # nothing but what a kill leaves
 
     log = tmp_path / "x.db"
-    with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as broken:
         broken.setattr(os, dying, stop)
         broken.setattr(os, "unlink", stop)
-        signer(None, log)
+        with pytest.raises(KeyboardInterrupt):
+            signer(None, log)
     assert not key_path(log).exists()
     made = signer(None, log)
     assert made is not None
