@@ -19,7 +19,8 @@ from projections.reconciliation.bookmarks import OPEN_MAX, Bookmark, Bookmarks, 
 from projections.reconciliation.calendar import Unsure, look
 from projections.reconciliation.classify import Rules, as_intended, classify
 from projections.reconciliation.healing import Cure
-from projections.reconciliation.intended import Intended, Scope, read_one
+from projections.reconciliation.intended import Intended, Scope
+from projections.reconciliation.log import read_one
 from projections.reconciliation.model import Attempted, Finding, Kind, Policy, Report, Unchecked
 from projections.reconciliation.survey import Sides, Survey, Told, appointment_of, read_all, read_changes
 

@@ -10,7 +10,8 @@ from domain.provider import LIVE, Provider, ProviderBooking
 from projections.reconciliation.bookmarks import Bookmark, Subject
 from projections.reconciliation.calendar import pages
 from projections.reconciliation.classify import Rules, classify
-from projections.reconciliation.intended import Log, Record, Scope, read_log
+from projections.reconciliation.intended import Record, Scope
+from projections.reconciliation.log import Log, read_log
 from projections.reconciliation.model import Kind
 from store.port import Store
 

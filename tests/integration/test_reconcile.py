@@ -20,7 +20,8 @@ from mocks import MockProvider
 from projections.reconciliation.bookmarks import Bookmarks
 from projections.reconciliation.calendar import pages
 from projections.reconciliation.classify import classify
-from projections.reconciliation.intended import Scope, read_log
+from projections.reconciliation.intended import Scope
+from projections.reconciliation.log import read_log
 from projections.reconciliation.model import Finding, Kind, Report
 from projections.reconciliation.run import Wanted, reconcile
 from projections.reconciliation.survey import Sides, appointment_of

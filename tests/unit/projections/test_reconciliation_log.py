@@ -13,7 +13,8 @@ from domain.definition import SagaPlan, StepPlan
 from domain.identity import appointment_id, definition_stream
 from domain.lifecycle import State
 from domain.provider import BookingDetails, BookingStatus, ProviderBooking
-from projections.reconciliation.intended import Record, Scope, read_log, read_one
+from projections.reconciliation.intended import Record, Scope
+from projections.reconciliation.log import read_log, read_one
 from store.mapper import encode
 from store.memory import MemoryStore
 from store.port import Append, OpenWork, RecordedEvent
