@@ -30,13 +30,13 @@ class _Lines:
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
 
-    def line(self, fields: dict[str, Any]) -> str:
+    def line(self, fields: dict[str, Any]) -> bytes:
         """One line."""
-        text = json.dumps(fields, ensure_ascii=False, separators=(",", ":")) + "\n"
-        self._hash.update(text.encode())
-        return text
+        line = json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+        self._hash.update(line)
+        return line
 
-    def last(self, by: Signer, fields: dict[str, Any]) -> str:
+    def last(self, by: Signer, fields: dict[str, Any]) -> bytes:
         """The line that signs all those before it."""
         sha256 = self._hash.hexdigest()
         signature = by.sign(signed_text(sha256))
@@ -50,7 +50,7 @@ def signed_text(sha256: str) -> bytes:
 
 async def export(
     store: Store, by: Signer, at: datetime, one: UUID | None, personal: bool, progress: Progress
-) -> AsyncIterator[str]:
+) -> AsyncIterator[bytes]:
     """The lines of one stream's history, or of the whole log. Without `personal`, events are not told in clear.
 
     Raises `InvalidFields` for an empty log, `HistoryError` for one with a gap: what was written up to there has no end.

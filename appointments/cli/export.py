@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated, BinaryIO
 
 import typer
 
@@ -60,16 +60,23 @@ async def export(
 
 
 @contextmanager
-def _writing(output: Path | None) -> Iterator[TextIO]:
-    """Where the lines go. A file is there under its name only once it is whole."""
+def _writing(output: Path | None) -> Iterator[BinaryIO]:
+    """Where the lines go. A file is there under its name only once it is whole, and for its owner alone."""
     if output is None:
-        yield sys.stdout
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()  # here it can still be told that the reader has gone
         return
+    output = Path(os.path.realpath(output))
+    if output.exists() and not output.is_file():
+        raise InvalidFields(f"{output} is no file; without --output the lines go to standard output")
     part = output.with_name(output.name + ".part")
-    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    part.unlink(missing_ok=True)  # of an export that was killed
+    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        with open(handle, "w", encoding="utf-8", newline="\n") as file:
+        with open(handle, "wb") as file:
             yield file
+            file.flush()
+            os.fsync(handle)
         os.replace(part, output)
     except BaseException:
         part.unlink(missing_ok=True)

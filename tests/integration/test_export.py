@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -288,3 +289,42 @@ def test_whoever_has_the_file_but_not_the_named_key_convinces_nobody(log: Log, t
     assert theirs.run("check", "--json").exit_code == 0, "the control"
     done = theirs.run("check", "--json", "--signed-by", log.fingerprint)
     assert "no checkpoint was signed by" in json.loads(done.stdout)["findings"][0]["detail"]
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_an_export_on_standard_output_is_in_utf_8_whatever_the_terminal_speaks(log: Log, encoding: str) -> None:
+    command = [sys.executable, "-m", "appointments.cli", "export", log.ids[0], "--store", f"sqlite:///{log.path}"]
+    environment = {**os.environ, "APPOINTMENTS_SIGNING_KEY": log.key, "PYTHONIOENCODING": encoding}
+    done = subprocess.run(command, capture_output=True, env=environment, check=True)
+    assert "Müller".encode() in done.stdout
+    assert log.verify(done.stdout) == ""
+
+
+def test_an_export_replaces_files_alone(log: Log, tmp_path: Path) -> None:
+    """Not a device, not a pipe; through a link it is written where that leads, and never through a link of others."""
+    pipe, folder, target, link = (tmp_path / name for name in ("pipe", "folder", "target", "link"))
+    os.mkfifo(pipe)
+    folder.mkdir()
+    for place in (pipe, folder):
+        done = log.run("export", log.ids[0], "--output", str(place))
+        assert (done.exit_code, "no file" in done.stderr) == (2, True), done.stderr
+    assert pipe.is_fifo()
+    link.symlink_to(target)
+    precious = tmp_path / "precious"
+    precious.write_text("precious", encoding="utf-8")
+    target.with_name("target.part").symlink_to(precious)
+    assert log.run("export", log.ids[0], "--output", str(link)).exit_code == 0
+    assert link.is_symlink()
+    assert log.verify(target.read_bytes()) == ""
+    assert target.stat().st_mode & 0o777 == 0o600
+    assert precious.read_text(encoding="utf-8") == "precious"
+
+
+def test_a_reader_who_goes_away_early_is_no_crash(log: Log) -> None:
+    command = [sys.executable, "-m", "appointments.cli", "export", "--all", "--store", f"sqlite:///{log.path}"]
+    environment = {**os.environ, "APPOINTMENTS_SIGNING_KEY": log.key}
+    reads, writes = os.pipe()
+    os.close(reads)
+    done = subprocess.run(command, stdout=writes, stderr=subprocess.PIPE, env=environment, check=False)
+    os.close(writes)
+    assert (done.returncode, b"xception" in done.stderr, b"Error" in done.stderr) == (1, False, False), done.stderr
