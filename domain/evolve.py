@@ -7,7 +7,18 @@ from datetime import timedelta
 from typing import Any, assert_never
 
 from domain import events as e
-from domain.appointment import Appointment, InFlight, Progress, StepState, but, certain, operation_of, put, with_step
+from domain.appointment import (
+    Appointment,
+    InFlight,
+    Progress,
+    StepState,
+    but,
+    certain,
+    operation_of,
+    put,
+    with_step,
+    written,
+)
 from domain.definition import booking_step_of
 from domain.evolve_commands import acted, move_requested, observed, rebooking, turned_back, undeferred
 from domain.lifecycle import BACKWARD, State, move
@@ -27,7 +38,7 @@ def evolve(before: Appointment, event: e.Event) -> Appointment:
         case e.StepSucceeded():
             return _succeeded(now, event)
         case e.AppointmentConfirmed():
-            return but(now, forced=False, deferred_until=None, deferred_since=None)
+            return written(now, forced=False, deferred_until=None, deferred_since=None)
         case e.AppointmentRequested():
             return _begun(
                 now, event, policy=event.policy, deadline_at=event.deadline_at, action_label=event.action_label
@@ -48,14 +59,14 @@ def evolve(before: Appointment, event: e.Event) -> Appointment:
             step = operation_of(now, event.step, event.operation)
             return with_step(now, but(step, progress=Progress.WAITING, due_at=event.due_at), event.operation)
         case e.CallDeferred():
-            return but(now, deferred_until=event.until, deferred_since=now.deferred_since or event.at)
+            return written(now, deferred_until=event.until, deferred_since=now.deferred_since or event.at)
         case e.StepInDoubt():
             step = operation_of(now, event.step, event.operation)
             moved = now.move_step.doubt_since if state in BACKWARD and now.move_step else None
             since = step.doubt_since or max(moved or event.at, event.at)
             step = but(step, progress=Progress.DOUBT, give_up=event.reason, due_at=event.at, doubt_since=since)
             # Turned back, a move that may have given the booking a new reference is settled by the same look-up.
-            return with_step(but(now, move_step=None) if state in BACKWARD else now, step, event.operation)
+            return with_step(written(now, move_step=None) if state in BACKWARD else now, step, event.operation)
         case e.BookingFound() | e.BookingMissing() | e.LookupFailed():
             return _looked(now, event)
         case e.CallbackReceived():
@@ -73,26 +84,26 @@ def evolve(before: Appointment, event: e.Event) -> Appointment:
             details = now.details.model_copy(
                 update={"start": event.start, "end": event.end, "time_zone": event.time_zone}
             )
-            now = but(now, details=details, moving=None, move_step=None, forced=False, astray=False)
+            now = written(now, details=details, moving=None, move_step=None, forced=False, astray=False)
             return undeferred(now)
         case e.RescheduleFailed():
-            return undeferred(but(now, moving=None, move_step=None, forced=False, detail=event.detail))
+            return undeferred(written(now, moving=None, move_step=None, forced=False, detail=event.detail))
         case e.OperatorActed():
             return acted(now, event)
         case e.AppointmentParked():
-            return but(now, parked=True, parked_reason=event.reason, stopped=True, astray=False)
+            return written(now, parked=True, parked_reason=event.reason, stopped=True, astray=False)
         case e.PersonalDataErased():
             # What was erased is gone from the events themselves.
             return now
         case e.AppointmentFailed() | e.AppointmentCancelled():
-            return undeferred(but(now, reason=event.reason, forced=False))
+            return undeferred(written(now, reason=event.reason, forced=False))
         case _:
             # What is left are events of other streams; the table of moves has refused them already.
             raise AssertionError(event)
 
 
 def _begun(now: Appointment, event: e.Beginning, **also: Any) -> Appointment:
-    return but(
+    return written(
         now,
         tenant=event.tenant,
         definition=event.definition,
@@ -107,7 +118,7 @@ def _begun(now: Appointment, event: e.Beginning, **also: Any) -> Appointment:
 
 
 def _landed(now: Appointment) -> Appointment:
-    return but(now, in_flight=None)
+    return written(now, in_flight=None)
 
 
 def _started(now: Appointment, event: e.StepStarted) -> Appointment:
@@ -166,7 +177,7 @@ def _looked(now: Appointment, event: e.BookingFound | e.BookingMissing | e.Looku
             live = found.status in (BookingStatus.ACCEPTED, BookingStatus.PENDING)
             action = but(now.action(event.step), booking=found)
             if operation is e.Operation.RESCHEDULE:
-                return but(now, actions=put(now.actions, action), move_step=but(step, due_at=event.at))
+                return written(now, actions=put(now.actions, action), move_step=but(step, due_at=event.at))
             # Found while going forward is settled by the StepSucceeded or StepPending that follows.
             progress = Progress.DONE if live else Progress.GIVEN_UP
             return with_step(now, but(certain(action), progress=progress), operation)
@@ -180,7 +191,7 @@ def _looked(now: Appointment, event: e.BookingFound | e.BookingMissing | e.Looku
 
 
 def _called_back(now: Appointment, event: e.CallbackReceived) -> Appointment:
-    now = but(now, webhooks=(*now.webhooks, event.webhook_id)[-WEBHOOKS_KEPT:])
+    now = written(now, webhooks=(*now.webhooks, event.webhook_id)[-WEBHOOKS_KEPT:])
     known = now.action(event.step).booking
     if known is None:
         seen = ProviderBooking(
@@ -192,4 +203,4 @@ def _called_back(now: Appointment, event: e.CallbackReceived) -> Appointment:
     else:
         return now
     step = now.action(event.step)
-    return but(now, actions=put(now.actions, but(step, booking=seen)))
+    return written(now, actions=put(now.actions, but(step, booking=seen)))

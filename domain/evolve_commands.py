@@ -4,7 +4,18 @@ from dataclasses import replace
 from typing import assert_never
 
 from domain import events as e
-from domain.appointment import Appointment, Move, Progress, StepState, but, certain, operation_of, put, with_step
+from domain.appointment import (
+    Appointment,
+    Move,
+    Progress,
+    StepState,
+    but,
+    certain,
+    operation_of,
+    put,
+    with_step,
+    written,
+)
 from domain.commands import OperatorAction, Repair
 from domain.lifecycle import BACKWARD, ENDED, SETTLED
 from domain.provider import LIVE, BookingStatus, ProviderBooking
@@ -13,23 +24,23 @@ from domain.seen import seen_as, stands_as_booked, whole_days
 
 def turned_back(now: Appointment, event: e.CancellationRequested | e.CompensationBegun | e.LateSuccess) -> Appointment:
     """What was begun is to be undone."""
-    now = undeferred(_unparked(but(now, cleanup_until=event.cleanup_until)))
+    now = undeferred(_unparked(written(now, cleanup_until=event.cleanup_until)))
     match event:
         case e.CancellationRequested():
-            return but(
+            return written(
                 now,
                 reason=e.EndReason.CANCELLED_BY_REQUEST,
                 keys=(*now.keys, ("cancel", event.key, event.fingerprint)) if event.key else now.keys,
             )
         case e.CompensationBegun():
-            return but(now, reason=event.reason, detail=event.detail)
+            return written(now, reason=event.reason, detail=event.detail)
         case e.LateSuccess():
             assert now.details is not None
             action = certain(now.action(event.step))
             if action.replaced is not None and action.replaced.provider_ref == event.provider_ref:
                 # It is the one from before it was booked anew, and is known by the reference that it had then.
                 action = but(action, round=0)
-                now = but(now, actions=put(now.actions, action))
+                now = written(now, actions=put(now.actions, action))
             alive = ProviderBooking(
                 provider_ref=event.provider_ref,
                 client_ref=now.client_ref,
@@ -38,14 +49,14 @@ def turned_back(now: Appointment, event: e.CancellationRequested | e.Compensatio
             )
             action = but(action, progress=Progress.DONE, booking=alive)
             undos = tuple(undo for undo in now.undos if undo.name != event.step)
-            return but(now, actions=put(now.actions, action), undos=undos, rounds=now.rounds + 1)
+            return written(now, actions=put(now.actions, action), undos=undos, rounds=now.rounds + 1)
         case _:
             assert_never(event)
 
 
 def move_requested(now: Appointment, event: e.RescheduleRequested) -> Appointment:
     """It is to be moved."""
-    return but(
+    return written(
         now,
         moving=Move(event.start, event.end, event.time_zone, event.deadline_at),
         move_step=None,
@@ -57,7 +68,7 @@ def move_requested(now: Appointment, event: e.RescheduleRequested) -> Appointmen
 
 def observed(now: Appointment, event: e.BookingObserved) -> Appointment:
     """The booking was seen otherwise than the log says."""
-    now = but(now, keys=(*now.keys, ("report", event.key, event.fingerprint)))
+    now = written(now, keys=(*now.keys, ("report", event.key, event.fingerprint)))
     if now.state in ENDED:
         # What was seen is taken away by the late success that follows.
         return now
@@ -65,23 +76,23 @@ def observed(now: Appointment, event: e.BookingObserved) -> Appointment:
     assert details is not None
     if event.repair is Repair.PARK:
         told = f": {event.reason}" if event.reason else ""
-        return but(now, parked=True, parked_reason=f"{seen_as(seen)}{told}", stopped=False)
-    now = but(_unparked(now), detail=seen_as(seen))
+        return written(now, parked=True, parked_reason=f"{seen_as(seen)}{told}", stopped=False)
+    now = written(_unparked(now), detail=seen_as(seen))
     step = certain(now.booking_step)
     if seen is None or seen.status not in LIVE:
         over = {"status": seen.status if seen else BookingStatus.CANCELLED, "etag": seen.etag if seen else None}
         known = seen or step.booking
         left = known.model_copy(update={**over, "client_ref": now.client_ref}) if known else None
-        return but(now, actions=put(now.actions, but(step, progress=Progress.GIVEN_UP, booking=left)))
+        return written(now, actions=put(now.actions, but(step, progress=Progress.GIVEN_UP, booking=left)))
     there = seen.model_copy(update={"client_ref": now.client_ref})
-    now = but(now, actions=put(now.actions, but(step, progress=Progress.DONE, booking=there)), detail="")
+    now = written(now, actions=put(now.actions, but(step, progress=Progress.DONE, booking=there)), detail="")
     if event.repair is Repair.RESTORE:
-        return but(now, astray=not stands_as_booked(details, seen))
+        return written(now, astray=not stands_as_booked(details, seen))
     told_of = {"start": seen.start, "end": seen.end, "summary": seen.summary}
     kept = details.model_copy(update={name: value for name, value in told_of.items() if value is not None})
     if kept.all_day and not whole_days(kept):
         kept = kept.model_copy(update={"all_day": False})
-    return but(now, details=kept)
+    return written(now, details=kept)
 
 
 def rebooking(now: Appointment, event: e.RebookingRequested) -> Appointment:
@@ -89,15 +100,15 @@ def rebooking(now: Appointment, event: e.RebookingRequested) -> Appointment:
     gone = now.booking_step
     rounds = now.rounds + 1
     again = StepState(gone.name, round=rounds, replaced=gone.booking)
-    return but(now, actions=put(now.actions, again), rounds=rounds, deadline_at=event.deadline_at, detail="")
+    return written(now, actions=put(now.actions, again), rounds=rounds, deadline_at=event.deadline_at, detail="")
 
 
 def acted(now: Appointment, event: e.OperatorActed) -> Appointment:
     """An operator did something by hand."""
-    now = but(now, keys=(*now.keys, ("act", event.key, event.fingerprint)))
+    now = written(now, keys=(*now.keys, ("act", event.key, event.fingerprint)))
     match event.action:
         case OperatorAction.PARK:
-            return but(now, parked=True, parked_reason=event.reason)
+            return written(now, parked=True, parked_reason=event.reason)
         case OperatorAction.RESUME:
             return _more_time(_unparked(now), event)
         case OperatorAction.RETRY:
@@ -106,7 +117,7 @@ def acted(now: Appointment, event: e.OperatorActed) -> Appointment:
             return _skipped(_unparked(now), event)
         case OperatorAction.FORCE_COMPLETE:
             # Where nothing is left to complete it only lets go of the park; a cancel to come is not forced.
-            return but(_unparked(now), forced=now.state not in SETTLED)
+            return written(_unparked(now), forced=now.state not in SETTLED)
         case OperatorAction.COMPENSATE:
             return _fresh_budget(now, event) if now.state in BACKWARD else _unparked(now)
         case _:
@@ -114,12 +125,12 @@ def acted(now: Appointment, event: e.OperatorActed) -> Appointment:
 
 
 def _unparked(now: Appointment) -> Appointment:
-    return but(now, parked=False, parked_reason="", stopped=False)
+    return written(now, parked=False, parked_reason="", stopped=False)
 
 
 def undeferred(now: Appointment) -> Appointment:
     """It waits for no breaker."""
-    return but(now, deferred_until=None, deferred_since=None)
+    return written(now, deferred_until=None, deferred_since=None)
 
 
 def _fresh_budget(now: Appointment, event: e.OperatorActed) -> Appointment:
@@ -136,7 +147,7 @@ def _fresh_budget(now: Appointment, event: e.OperatorActed) -> Appointment:
             return but(step, due_at=event.at)
         return step
 
-    return but(
+    return written(
         now,
         actions=tuple(map(fresh, now.actions)),
         undos=tuple(map(fresh, now.undos)),
@@ -148,7 +159,7 @@ def _fresh_budget(now: Appointment, event: e.OperatorActed) -> Appointment:
 
 def _more_time(now: Appointment, event: e.OperatorActed) -> Appointment:
     """Without it, what was parked because its time was spent would be parked again at once."""
-    return but(
+    return written(
         now,
         cleanup_until=event.cleanup_until if now.cleanup_until else None,
         moving=replace(now.moving, look_until=event.cleanup_until) if now.moving else None,

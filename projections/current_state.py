@@ -154,7 +154,7 @@ class CurrentStates:
                 states[change.after.id] = change.after
                 if change.after.version == 1:
                     begun[change.after.id] = change.recorded.position
-        rows = {id: _row(current(state)) for id, state in states.items()}
+        rows = {id: _row(state) for id, state in states.items()}
         new = [(*row, id.bytes, begun[id]) for id, row in rows.items() if id in begun]
         changed = [(*row, id.bytes) for id, row in rows.items() if id not in begun]
         if new:
@@ -220,28 +220,31 @@ def page(connection: Connection, wanted: AppointmentFilter) -> Page:
     return Page(items=tuple(items), next_cursor=_cursor(wanted, items[-1].position) if more else None)
 
 
-def _row(one: CurrentState) -> tuple[Any, ...]:
-    """The columns up to `details`, in order."""
-    details = one.details
+def _row(state: Appointment) -> tuple[Any, ...]:
+    """The columns up to `details`, in order: what `current` shows."""
+    details, step = state.details, state.booking_step
+    assert details is not None
+    assert state.created_at is not None
+    assert state.updated_at is not None
     return (
-        one.tenant,
+        state.tenant,
         details.calendar,
-        one.provider,
-        one.state.value,
-        PHASES[one.state].value,
-        one.parked,
+        state.provider,
+        state.state.value,
+        PHASES[state.state].value,
+        state.parked,
         microseconds(details.start),
         microseconds(details.end),
-        f"{details.summary}\n{details.location or ''}\n{one.id}".casefold(),
-        one.version,
-        one.attempts,
-        microseconds(one.created_at),
-        microseconds(one.updated_at),
-        one.correlation_id,
-        one.reason and one.reason.value,
-        one.parked_reason,
-        one.detail,
-        one.provider_ref,
+        f"{details.summary}\n{details.location or ''}\n{state.id}".casefold(),
+        state.version,
+        step.attempts,
+        microseconds(state.created_at),
+        microseconds(state.updated_at),
+        state.correlation_id,
+        state.reason and state.reason.value,
+        state.parked_reason,
+        state.detail,
+        step.booking.provider_ref if step.booking else None,
         details.__pydantic_serializer__.to_json(details, exclude_defaults=True),
     )
 

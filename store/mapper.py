@@ -4,13 +4,12 @@ An event becomes an open body, and private parts by the subjects whom they are a
 name that the database holds.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 from uuid import UUID
 
 from pydantic import ValidationError
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from domain.errors import HistoryError
 from domain.events import REGISTRY, Beginning, CommandFact, Event
@@ -80,18 +79,17 @@ def decode(recorded: RecordedEvent, upcasters: dict[str, Upcaster] = UPCASTERS) 
 
     What was erased reads as `ERASED`, or as what stands for an absent value.
     """
-    kind = REGISTRY.get(recorded.type)
+    type_ = recorded.type
     try:
-        if recorded.private or recorded.type in upcasters:
-            type_, fields = _joined(recorded, kind, upcasters)
-            kind = REGISTRY.get(type_)
-            if kind is not None:
-                return kind.model_validate(fields)
-        elif kind is not None:
-            # The instant goes first: a body that holds its own, as the earliest ones do, has the last word.
-            at = b'{"at":"%s"' % recorded.at.isoformat().encode()
-            rest = recorded.body[1:] if recorded.body[:1] == b"{" else recorded.body
-            return kind.model_validate_json(at + (b"" if rest[:1] == b"}" else b",") + rest)
+        # A body that holds an instant of its own, as the earliest ones do, has the last word.
+        fields: dict[str, Any] = {"at": recorded.at, **from_json(recorded.body)}
+        if recorded.private:
+            _join(fields, recorded)
+        if type_ in upcasters:
+            type_, fields = upcast(type_, fields, upcasters)
+        kind = REGISTRY.get(type_)
+        if kind is not None:
+            return kind.model_validate(fields)
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as fault:
         # An upcaster, or the join, takes the old shape for granted; a body without it is a fault of the history.
         told = "; ".join(_told(fault)) if isinstance(fault, ValidationError) else type(fault).__name__
@@ -99,24 +97,22 @@ def decode(recorded: RecordedEvent, upcasters: dict[str, Upcaster] = UPCASTERS) 
     raise HistoryError(f"{_where(recorded)}: no event type {recorded.type!r} is known here")
 
 
-def _joined(
-    recorded: RecordedEvent, kind: type[Event] | None, upcasters: dict[str, Upcaster]
-) -> tuple[str, dict[str, Any]]:
-    fields: dict[str, Any] = {"at": recorded.at, **json.loads(recorded.body)}
+def _join(fields: dict[str, Any], recorded: RecordedEvent) -> None:
+    """Put the private parts to the open one."""
     parties: dict[str, Any] = {}
     for part in recorded.private:
         if part.damaged:
             raise HistoryError(f"{_where(recorded)}: its private part cannot be opened: it, or its key, was changed")
-        for name, value in (json.loads(part.body) if part.body is not None else {}).items():
+        for name, value in (from_json(part.body) if part.body is not None else {}).items():
             if name in _PARTIES:
                 parties[name] = {**parties.get(name, {}), **value}
             else:
                 fields[name] = {**fields.get(name, {}), **value} if isinstance(value, dict) else value
     if isinstance(fields.get("details"), dict):
         _seat(fields["details"], parties)
+    kind = REGISTRY.get(recorded.type)
     if kind is not None and any(part.body is None for part in recorded.private):
         erased(kind, fields)
-    return upcast(recorded.type, fields, upcasters)
 
 
 def _seat(details: dict[str, Any], parties: dict[str, Any]) -> None:

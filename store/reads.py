@@ -63,7 +63,8 @@ def _events(connection: Connection, query: Select[Any]) -> list[RecordedEvent]:
         some = refs[start : start + REFS_PER_QUERY]
         kept = select(subject_keys.c.ref, subject_keys.c.key).where(subject_keys.c.ref.in_(some))
         keys.update((ref, key) for ref, key in connection.execute(kept))
-    return [event_of(row, keys) for row in rows]
+    streams: dict[bytes, UUID] = {}
+    return [event_of(row, keys, streams) for row in rows]
 
 
 def sealed_for(connection: Connection, subject: str, after: int = 0) -> list[UUID]:

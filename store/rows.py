@@ -87,16 +87,17 @@ def uuid_of(stream: bytes) -> UUID:
     return UUID(bytes=stream)
 
 
-def event_of(row: Iterable[Any], keys: Mapping[bytes, bytes]) -> RecordedEvent:
+def event_of(row: Iterable[Any], keys: Mapping[bytes, bytes], streams: dict[bytes, UUID]) -> RecordedEvent:
     """What a row of `events` says; `keys` are those of its subjects that are kept, by their refs.
 
-    Raises `HistoryError` for a row that no event can stand in; what its body says is not looked at.
+    `streams` remembers the ids of the rows before it, for most are of a stream that was just met. Raises `HistoryError`
+    for a row that no event can stand in; what its body says is not looked at.
     """
     position, stream_id, version, type, at, body, sealed, digest = row
     try:
         if not (isinstance(body, bytes) and isinstance(sealed, bytes) and isinstance(digest, bytes)):
             raise TypeError("a column holds text or a number where bytes were written")
-        stream = uuid_of(stream_id)
+        stream = streams.get(stream_id) or streams.setdefault(stream_id, uuid_of(stream_id))
         private = unseal(sealed, keys, stream, version) if sealed else ()
         return RecordedEvent(stream, version, type, body, position, instant(at), private, sealed, digest)
     except (ValueError, TypeError, OverflowError) as fault:
