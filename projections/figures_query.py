@@ -17,6 +17,7 @@ from projections.figures_report import (
     UNANSWERED,
     BreakerFigures,
     FiguresReport,
+    HourFigures,
     OperationFigures,
     ProviderFigures,
     StepFigures,
@@ -48,6 +49,19 @@ def read(
 class _Window(Value):
     since: Instant | None
     until: Instant | None
+
+
+def hours(connection: Connection, since: datetime, tenant: str | None = None) -> tuple[HourFigures, ...]:
+    """The hours from `since` on in which something ended, in order. Raises `InvalidFields`."""
+    first, _ = _hours(since, None)
+    c = counters.c
+    query = select(c.hour, c.what, func.sum(c.n)).where(c.what.in_(("confirmed", "failed")), c.hour >= first)
+    if tenant is not None:
+        query = query.where(c.tenant == tenant)
+    found: dict[int, dict[str, int]] = defaultdict(lambda: {"confirmed": 0, "failed": 0})
+    for hour, what, n in connection.execute(query.group_by(c.hour, c.what)):
+        found[hour][what] = n
+    return tuple(HourFigures(hour=instant(hour * HOUR_US), **found[hour]) for hour in sorted(found))
 
 
 def _hours(since: datetime | None, until: datetime | None) -> tuple[int | None, int | None]:

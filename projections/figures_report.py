@@ -91,6 +91,14 @@ class ProviderFigures(Value):
     parked_now: int
 
 
+class HourFigures(Value):
+    """How many bookings came to their first end in one hour."""
+
+    hour: datetime
+    confirmed: int
+    failed: int
+
+
 class BreakerFigures(Value):
     """Openings of one target's breaker that the log tells of: at least so many there were."""
 
