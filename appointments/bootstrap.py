@@ -9,6 +9,8 @@ from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from appointments.callbacks import CallbackListener
 from appointments.logs import TurnLog, open_log
+from appointments.migration.claims import LoggedClaims
+from appointments.migration.split import Split, split_file
 from appointments.settings import Settings, without_password
 from domain.definition import RetryPolicy
 from domain.errors import InvalidFields
@@ -16,6 +18,7 @@ from domain.provider import Confirmed, Provider, WriteOutcome
 from projections.views import Views, views_folder
 from providers.api_v2 import ApiV2Provider
 from providers.caldav import CalDavProvider
+from providers.legacy import LegacyCalendar
 from providers.local import LocalProvider
 from providers.notifications import Notifier
 from saga.breaker import BreakerPolicy
@@ -88,6 +91,19 @@ def make_provider(settings: Settings, clock: Clock) -> Provider:
         "caldav+http(s)://host/home/ or local:",
         (("/provider", "unknown kind of provider"),),
     )
+
+
+def make_legacy(settings: Settings, own: Provider, store: Store, views: Views) -> LegacyCalendar | None:
+    """The legacy system in front of this provider, where the settings name one."""
+    url = settings.legacy
+    if url is None:
+        return None
+    if (parts := _address(url)) is None or parts.scheme not in ("http", "https"):
+        raise InvalidFields(
+            f"cannot use the legacy system {without_password(url)!r}; write http(s)://host/api/v2",
+            (("/legacy", "not http(s)://host/path"),),
+        )
+    return LegacyCalendar(own, url, LoggedClaims(store, views))
 
 
 def _address(given: str) -> SplitResult | None:
@@ -163,6 +179,19 @@ def booking_saga(
     return Saga("booking", 1, (calendar, *further, told), settings.deadline_ms, settings.cleanup_ms)
 
 
+def legacy_saga(settings: Settings) -> Saga:
+    """What the legacy system does: the booking alone, once."""
+    undo = RetryPolicy(attempts_max=UNDO_ATTEMPTS_MAX, backoff_ms=settings.backoff_ms, jitter=settings.jitter)
+    once = RetryPolicy(attempts_max=1, backoff_ms=0)
+    step = CalendarStep(retry=once, undo_retry=undo, timeout_ms=settings.call_timeout_ms, poll_ms=settings.poll_ms)
+    return Saga("legacy-booking", 1, (step,), settings.deadline_ms, settings.cleanup_ms)
+
+
+def make_split(settings: Settings) -> Split:
+    """The split of the log that the settings name."""
+    return Split(None if settings.store == "memory:" else split_file(store_path(settings)))
+
+
 def make_limits(settings: Settings) -> LimitPolicy:
     """Breaker and limits of each target as the settings say."""
     breaker = BreakerPolicy(failures_max=settings.breaker_failures_max, open_ms=settings.breaker_open_ms)
@@ -178,9 +207,17 @@ class Parts:
     """Everything that an open orchestrator is made of; `close` undoes it in reverse."""
 
     def __init__(
-        self, settings: Settings, store: Store, clock: Clock, providers: dict[str, Provider], sagas: tuple[Saga, ...]
+        self,
+        settings: Settings,
+        store: Store,
+        views: Views,
+        clock: Clock,
+        providers: dict[str, Provider],
+        sagas: tuple[Saga, ...],
     ) -> None:
-        self.settings, self.store, self.clock, self.providers = settings, store, clock, providers
+        self.settings, self.store, self.views, self.clock, self.providers = settings, store, views, clock, providers
+        self.legacy: LegacyCalendar | None = None
+        self.split = make_split(settings)
         self.log = TurnLog(*open_log(settings), settings.log_key.get_secret_value())
         self.lanes = Lanes({"*": make_limits(settings)})
         self.sagas = sagas
@@ -194,6 +231,7 @@ class Parts:
         async with AsyncExitStack() as stack:
             stack.callback(self.log.close)
             stack.push_async_callback(self.store.close)
+            stack.push_async_callback(self.views.close)
             if self.notifier is not None:
                 stack.push_async_callback(self.notifier.close)
             for provider in self.providers.values():
@@ -222,8 +260,14 @@ async def build(
     opened = store or await open_store(settings)
     parts = None
     try:
-        parts = Parts(settings, opened, clock, used, sagas)
-        parts.notifier = notifier
+        # A store of the caller's own need not be the one that the settings name.
+        views = make_views(settings, opened) if store is None else Views(opened, None)
+        legacy = make_legacy(settings, next(iter(used.values())), opened, views)
+        if legacy is not None:
+            # Closed before the adapter that it leans on.
+            used, sagas = {**used, legacy.name: legacy}, (*sagas, legacy_saga(settings))
+        parts = Parts(settings, opened, views, clock, used, sagas)
+        parts.notifier, parts.legacy = notifier, legacy
         await parts.runtime.start()
     except BaseException:
         await (parts or opened).close()

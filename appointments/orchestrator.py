@@ -9,6 +9,7 @@ from uuid import UUID
 
 from appointments import bootstrap
 from appointments.callbacks import CallbackData
+from appointments.migration.split import Leader
 from appointments.privacy import Erasure, ErasureRequest, erase, erasure_of
 from appointments.reconciling import Healed, bookmarks, check, give_all, planned
 from appointments.settings import Settings
@@ -47,9 +48,11 @@ from domain.personal import appointment_subject, subject
 from domain.provider import BookingStatus, Provider, ProviderBooking, Value
 from projections.current_state import CurrentStates, page
 from projections.figures import Figures
+from projections.figures_query import hours as read_hours
 from projections.figures_query import read as read_figures
-from projections.figures_report import FiguresReport
+from projections.figures_report import FiguresReport, HourFigures
 from projections.health import Health, health
+from projections.pulse import OVERDUE_MAX, BreakerState, Pulse, overdue
 from projections.reconciliation.bookmarks import Bookmarks
 from projections.reconciliation.healing import Cure, plan
 from projections.reconciliation.intended import Scope
@@ -59,6 +62,7 @@ from projections.reconciliation.run import reconcile as compare
 from projections.reconciliation.survey import Sides, Told
 from projections.views import Progress, Views
 from saga.audit import Auditor
+from saga.breaker import Breaker
 from saga.clock import Clock
 from saga.definition import Saga, Step
 from saga.inputs import Asked, CalledBack
@@ -79,9 +83,9 @@ class _AsOf(Value):
 class Orchestrator:
     """The appointment desk of one store. `async with Orchestrator.open(Settings(...)) as desk:`."""
 
-    def __init__(self, parts: bootstrap.Parts, views: Views) -> None:
+    def __init__(self, parts: bootstrap.Parts) -> None:
         self._parts, self._runtime, self.settings = parts, parts.runtime, parts.settings
-        self._views = views
+        self._views = parts.views
         self._plans: dict[str, SagaPlan] = {}
         self._bookmarks: Bookmarks | None = None
 
@@ -114,11 +118,8 @@ class Orchestrator:
                 settings, providers=providers, sagas=sagas, steps=steps, clock=clock, store=store
             )
             stack.push_async_callback(parts.close)
-            # A store of the caller's own need not be the one that the settings name.
-            views = bootstrap.make_views(settings, parts.store) if store is None else Views(parts.store, None)
-            stack.push_async_callback(views.close)
-            desk = cls(parts, views)
-            views.follow()
+            desk = cls(parts)
+            parts.views.follow()
             desk._bookmarks = bookmarks(settings) if store is None else None
             if listener is not None:
                 listener.deliver = desk.called_back
@@ -136,8 +137,8 @@ class Orchestrator:
         """
         asked = _checked(BookAppointment, command)
         request = self._request(key, who)
-        plan = self._plan(self._provider(asked.calendar))
-        return await self._give(appointment_id(request.tenant, key), asked, request, wait, plan)
+        id = appointment_id(request.tenant, key)
+        return await self._give(id, asked, request, wait, await self._plan_of_new(id, asked, request))
 
     async def import_booking(self, command: ImportBooking | Mapping[str, Any], *, key: str, **who: Any) -> Appointment:
         """Take over a booking that another system made; it is kept, moved and cancelled here from then on.
@@ -303,6 +304,27 @@ class Orchestrator:
         query = partial(read_figures, since=since, until=until, tenant=tenant or self.settings.tenant)
         return (await self._views.read(Figures.name, query))[0]
 
+    async def hours(self, since: datetime, *, tenant: str | None = None) -> tuple[HourFigures, ...]:
+        """How many bookings were confirmed and failed, hour by hour from `since` on. Raises `InvalidFields`."""
+        query = partial(read_hours, since=since, tenant=tenant or self.settings.tenant)
+        return (await self._views.read(Figures.name, query))[0]
+
+    async def pulse(self, *, tenant: str | None = None) -> Pulse:
+        """What is under way, parked and overdue, and every breaker: cheap enough to be asked every second."""
+        whose, now = tenant or self.settings.tenant, self._parts.clock.now()
+        report, position = await self._views.read(Figures.name, partial(read_figures, since=now, tenant=whose))
+        late = await overdue(self._parts.store, now, whose)
+        return Pulse(
+            at=now,
+            position=position,
+            by_state=report.total.now,
+            unfinished=report.total.unfinished,
+            parked=report.total.parked_now,
+            overdue=len(late),
+            overdue_more=len(late) >= OVERDUE_MAX,
+            breakers=tuple(_breaker(name, one, now) for name, one in sorted(self._parts.lanes.breakers().items())),
+        )
+
     async def rebuild(self, *names: str, progress: Progress | None = None) -> Rebuilt:
         """Refill these read models (all) from the log, while commands and reads go on against the old ones.
 
@@ -391,8 +413,23 @@ class Orchestrator:
 
     def _plan(self, provider: Provider) -> SagaPlan:
         if provider.name not in self._plans:
-            self._plans[provider.name] = self._parts.sagas[0].plan(provider)
+            saga = self._parts.sagas[-1 if provider is self._parts.legacy else 0]
+            self._plans[provider.name] = saga.plan(provider)
         return self._plans[provider.name]
+
+    async def _plan_of_new(self, id: UUID, asked: BookAppointment, request: Request) -> SagaPlan:
+        """What an appointment is booked under that has not begun; one that has goes on under its own."""
+        own, legacy = self._provider(asked.calendar), self._parts.legacy
+        if legacy is None or legacy.keeps != own.name:
+            return self._plan(own)
+        if self._parts.split.shares.leads(request.tenant, request.key) is Leader.OURS:
+            return self._plan(own)
+        if asked.policy is not None and not (await self._runtime.load(id)).version:
+            raise InvalidFields(
+                "the legacy system leads this booking, and is asked once: leave the policy out",
+                (("/policy", "not while the legacy system leads"),),
+            )
+        return self._plan(legacy)
 
     def _request(self, key: str, who: Mapping[str, Any]) -> Request:
         here = {
@@ -425,6 +462,20 @@ class Orchestrator:
     async def _seen(self, state: State, replayed: bool = False) -> Appointment:
         work = await self._parts.store.work(state.id)
         return view(state, work.due_at if work else None, replayed)
+
+
+def _breaker(target: str, breaker: Breaker, now: datetime) -> BreakerState:
+    until = breaker.open_until
+    state = "closed" if until is None else "open" if now < until else "half_open"
+    return BreakerState.model_validate(
+        {
+            "target": target,
+            "state": state,
+            "failures": breaker.failures,
+            "opened": breaker.opened,
+            "open_until": until,
+        }
+    )
 
 
 def _checked(model: type[BookAppointment], command: BookAppointment | Mapping[str, Any]) -> BookAppointment:

@@ -49,6 +49,8 @@ class Settings(BaseSettings):
     provider_password: SecretStr | None = None
     calendars: dict[str, str] = Field(default_factory=dict)
     """Which calendar is kept by which registered provider; one that is not named goes to the first."""
+    legacy: str | None = None
+    """`http(s)://…`, before `/bookings`: the legacy system, for what `appointments split` leaves to it; unset: gone."""
     notify_url: str | None = None
     """Where the downstream is told, below `/notifications`; unset: the /api/v2 provider, or the log."""
     callback_url: str | None = None

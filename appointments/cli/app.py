@@ -17,6 +17,7 @@ from appointments.cli import (
     reconcile,
     replay,
     serving,
+    split,
     validate,
     what_if,
     write,
@@ -54,3 +55,4 @@ erase.register(app)
 serving.register(app)
 main_job.register(app)
 validate.register(app)
+split.register(app)

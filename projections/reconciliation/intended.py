@@ -105,9 +105,10 @@ class Story:
         return self.state.tenant == scope.tenant and self.shares(scope)
 
     def shares(self, scope: Scope) -> bool:
-        """Whether it is kept in the same calendar, whoever's it is."""
+        """Whether it is kept in the same calendar, whoever's it is, and by way of whomever it was booked."""
         assert self.state.details is not None
-        return (self.state.details.calendar, self.state.provider) == (scope.calendar, scope.provider)
+        kept_by = self.state.provider.partition("/")[0]
+        return (self.state.details.calendar, kept_by) == (scope.calendar, scope.provider)
 
     def record(self) -> Record:
         """What is kept of it."""
