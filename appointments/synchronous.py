@@ -104,6 +104,14 @@ class SyncOrchestrator:
         """See `Orchestrator.figures`."""
         return self._run(self._desk.figures(**window))
 
+    def hours(self, since: Any, **more: Any) -> Any:
+        """See `Orchestrator.hours`."""
+        return self._run(self._desk.hours(since, **more))
+
+    def pulse(self, **more: Any) -> Any:
+        """See `Orchestrator.pulse`."""
+        return self._run(self._desk.pulse(**more))
+
     def rebuild(self, *names: str, progress: Progress | None = None) -> Rebuilt:
         """See `Orchestrator.rebuild`; `progress` is called in another thread."""
         return self._run(self._desk.rebuild(*names, progress=progress))
