@@ -14,7 +14,7 @@ CASES, EXPECTED = load(DATA)
 
 @pytest.mark.evidence(
     target="twenty cases",
-    answers=("R6.2", "R7.2", "G2", "G5"),
+    answers=("R6.2", "R6.3", "R7.2", "G2", "G5"),
     given="one of the twenty cases, a fresh provider, breaker and store",
     when="its commands are sent over loopback HTTP",
     then="end, reason, attempts, calls and live bookings are those of data/expected_postchange.json",
