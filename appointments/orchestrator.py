@@ -9,6 +9,7 @@ from uuid import UUID
 
 from appointments import bootstrap
 from appointments.callbacks import CallbackData
+from appointments.migration.reading import Reading, read_there
 from appointments.migration.split import Leader
 from appointments.privacy import Erasure, ErasureRequest, erase, erasure_of
 from appointments.reconciling import Healed, bookmarks, check, give_all, planned
@@ -289,6 +290,19 @@ class Orchestrator:
         if wait:
             state = await self._runtime.settled(state.id, min(wait, WAIT_MAX_S))
         return await self._seen(state)
+
+    async def read(self, id: UUID | str, *, tenant: str | None = None) -> Reading:
+        """One appointment, answered by whom the split says: the log, or the calendar, compared with the log.
+
+        Without a legacy system the log answers. Raises `UnknownAppointment`.
+        """
+        state = await self._state(_uuid(id), tenant)
+        seen = await self._seen(state)
+        ours = self._parts.split.shares.answers(state.tenant, state.key) is Leader.OURS
+        if ours or self._parts.legacy is None:
+            return Reading(appointment=seen, answered_by=Leader.OURS)
+        provider = self._parts.providers[state.provider]
+        return await read_there(seen, state, provider, self.settings.call_timeout_ms)
 
     async def list(self, wanted: AppointmentFilter | None = None) -> AppointmentPage:
         """A page of appointments, newest first, with all that was durable at the call. Raises `InvalidFields`."""
