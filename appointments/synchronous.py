@@ -104,6 +104,10 @@ class SyncOrchestrator:
         """See `Orchestrator.figures`."""
         return self._run(self._desk.figures(**window))
 
+    def read(self, id: UUID | str, **more: Any) -> Any:
+        """See `Orchestrator.read`."""
+        return self._run(self._desk.read(id, **more))
+
     def hours(self, since: Any, **more: Any) -> Any:
         """See `Orchestrator.hours`."""
         return self._run(self._desk.hours(since, **more))

@@ -18,6 +18,7 @@ from appointments.cli import (
     replay,
     serving,
     split,
+    token,
     validate,
     what_if,
     write,
@@ -56,3 +57,4 @@ serving.register(app)
 main_job.register(app)
 validate.register(app)
 split.register(app)
+token.register(app)

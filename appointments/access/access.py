@@ -1,0 +1,42 @@
+"""Who asks, and whether it may: what every way in over the network looks at first."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from appointments.access.roles import Permission, Principal, allows
+from appointments.access.throttle import Throttle
+from appointments.access.tokens import TokenFile
+
+
+class Unauthenticated(Exception):
+    """No token that is valid came with the request."""
+
+
+class Access:
+    """The door. `everybody`: the principal of requests without a token, where no tokens are asked for."""
+
+    def __init__(
+        self, tokens: TokenFile, throttle: Throttle, now: Callable[[], datetime], everybody: Principal | None = None
+    ) -> None:
+        self._tokens, self._throttle, self._now, self._everybody = tokens, throttle, now, everybody
+
+    def authenticate(self, token: str | None) -> Principal:
+        """Whose request it is. Raises `Unauthenticated`, and `StoreUnavailable` when the tokens cannot be read."""
+        if token is None and self._everybody is not None:
+            return self._everybody
+        found = self._tokens.find(token, self._now()) if token else None
+        if found is None:
+            raise Unauthenticated("a valid bearer token is needed")
+        return found
+
+    def allows(self, principal: Principal, permission: Permission) -> bool:
+        """Whether the principal's role may do that."""
+        return allows(principal, permission)
+
+    def throttle(self, tenant: str, now: datetime) -> float | None:
+        """None: go on. Else how many seconds the tenant has to wait."""
+        return self._throttle.wait_s(tenant, now)
+
+    def close(self) -> None:
+        """Let go of the tokens."""
+        self._tokens.close()
