@@ -12,7 +12,7 @@ class Generations:
     """Which file is in use, and how another takes its place; safe for several processes."""
 
     def __init__(self, folder: Path, name: str, version: int) -> None:
-        self._folder, self._name, self._version = folder, name, version
+        self.folder, self._name, self._version = folder, name, version
         self._known = re.compile(rf"{re.escape(name)}-(\d+)-(\d+)\.db(-wal|-shm)?")
 
     def current(self) -> tuple[int, int]:
@@ -51,18 +51,18 @@ class Generations:
     def sweep(self) -> None:
         """Delete what is older than the file in use. A process that still reads it reads on until its next call."""
         newest = (self._version, self._newest())
-        for file in self._folder.iterdir():
+        for file in self.folder.iterdir():
             found = self._known.fullmatch(file.name)
             if found and (int(found[1]), int(found[2])) < newest:
                 file.unlink(missing_ok=True)
 
     def _in_folder(self, name: str) -> Path:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        return self._folder / name
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return self.folder / name
 
     def _newest(self) -> int:
         try:
-            found = [self._known.fullmatch(name) for name in os.listdir(self._folder)]
+            found = [self._known.fullmatch(name) for name in os.listdir(self.folder)]
         except FileNotFoundError:
             return 0
         return max((int(one[2]) for one in found if one and int(one[1]) == self._version and not one[3]), default=0)

@@ -5,7 +5,8 @@ It is no truth: what is damaged, or belongs to another log, is thrown away and r
 
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 from urllib.parse import quote
@@ -67,6 +68,7 @@ class ViewFile:
         self._generations, self._building = generations, building
         self._lock = threading.Lock()
         self._connection: Connection | None = None
+        self._closed = False
         self._opened = (0, 0)
 
     def checkpoint(self) -> Checkpoint:
@@ -95,7 +97,7 @@ class ViewFile:
 
     def throw_away(self) -> None:
         """Go on with an empty one."""
-        with self._lock:
+        with self._lock, self._told():
             self._throw_away()
 
     def successor(self) -> "ViewFile":
@@ -107,7 +109,7 @@ class ViewFile:
 
     def replace_by(self, successor: "ViewFile") -> None:
         """Go on with what `successor` holds, all at once; other processes turn to it at their next call."""
-        with self._lock, successor._lock:
+        with self._lock, successor._lock, self._told():
             self._let_go()
             if self._generations is None:
                 self._connection, successor._connection = successor._connection, None
@@ -116,8 +118,9 @@ class ViewFile:
                 self._generations.publish()
 
     def close(self) -> None:
-        """Let go of the file; it is opened again when it is used again."""
+        """Let go of the file, for good: what comes later is refused, for nobody would close it again."""
         with self._lock:
+            self._closed = True
             self._let_go()
 
     def _write(self, connection: Connection, folded: Folded) -> None:
@@ -131,8 +134,11 @@ class ViewFile:
             if forget := getattr(self.projection, "forget", None):
                 forget(connection, found)
 
+    def _told(self) -> AbstractContextManager[None]:
+        return told_as_unavailable(self._generations.folder) if self._generations else nullcontext()
+
     def _run(self, work: Callable[[Connection], T], begin: str | None = "BEGIN") -> T:
-        with self._lock:
+        with self._lock, self._told():
             for _ in range(TRIES_MAX):
                 try:
                     return _transaction(self._current(), work, begin)
@@ -147,6 +153,8 @@ class ViewFile:
 
     def _current(self) -> Connection:
         """The connection to the newest generation. Looks again once it is open: by then it may have been replaced."""
+        if self._closed:
+            raise StoreUnavailable("the read models are closed")
         generations = self._generations
         if generations is None or self._building:
             if self._connection is None:
@@ -179,6 +187,18 @@ class ViewFile:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+@contextmanager
+def told_as_unavailable(folder: Path) -> Iterator[None]:
+    """What a file system refuses, in words that say what to do."""
+    try:
+        yield
+    except OSError as fault:
+        raise StoreUnavailable(
+            f"the read models in {folder} cannot be used ({fault.strerror}): make room, or give back the right to "
+            "write there; nothing of the log is lost"
+        ) from fault
 
 
 def _address(path: Path) -> str:

@@ -22,7 +22,7 @@ from projections.following import Folded, RecentStates, fold
 from projections.generations import Generations
 from projections.projection import Projection
 from projections.read_models import bear_witness
-from projections.view_file import Checkpoint, ViewFile
+from projections.view_file import Checkpoint, ViewFile, told_as_unavailable
 from store.port import RecordedEvent, Store
 
 T = TypeVar("T")
@@ -112,12 +112,13 @@ class Views:
         self._following = asyncio.get_running_loop().create_task(self._follow())
 
     async def close(self) -> None:
-        """Stop following and let go of the files. The store stays open."""
+        """Stop following, let what goes on end, and let go of the files. The store stays open."""
         self._ending.set()
         if self._following is not None:
             await self._following
-        for file in self._files.values():
-            await asyncio.to_thread(file.close)
+        async with self._one_at_a_time:
+            for file in self._files.values():
+                await asyncio.to_thread(file.close)
 
     def _named(self, names: Collection[str]) -> list[ViewFile]:
         unknown = [name for name in names if name not in self._files]
@@ -176,13 +177,15 @@ class Views:
         if self._folder is None:
             yield
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(self._folder / "rebuild.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        with told_as_unavailable(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            lock = os.open(self._folder / "rebuild.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise StoreLocked("the read models are being rebuilt already: wait for that to end") from None
+            with told_as_unavailable(self._folder):
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise StoreLocked("the read models are being rebuilt already: wait for that to end") from None
             yield
         finally:
             os.close(lock)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from projections.projection import Change
 from projections.views import PROJECTIONS, Views
 from providers.local import LocalProvider
 
+ROOT = Path(__file__).resolve().parents[2]
 SEED = int(os.environ.get("TEST_SEED", "20261125"))
 REBUILDS = 3
 CLIENTS = 6
@@ -189,3 +191,65 @@ async def test_another_process_lists_and_rebuilds_beside_the_desk_that_works(
         built = await asyncio.to_thread(appointments, tmp_path, "rebuild")
         assert built["projections"] == [one.name for one in PROJECTIONS]
     assert await tables(desk._views) == await tables(kept_up)
+
+
+KILLED = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from projections import generations, views
+from projections.generations import Generations
+from store.sqlite import SqliteStore
+
+point, log = sys.argv[1], Path(sys.argv[2])
+
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+async def main():
+    store = SqliteStore.open(log, owner="killed", read_only=True)
+    views.REBUILD_BATCH = 5
+    known = views.Views(store, views.views_folder(log))
+    if point == "published":
+        publish = Generations.publish
+        Generations.publish = lambda self: (publish(self), die())
+    elif point == "about to be published":
+        Generations.publish = die
+    elif point == "linked":
+        linked = generations._linked
+        generations._linked = lambda *files: (linked(*files), die())
+    await known.rebuild(progress=lambda done, goal: die() if point == "half way" and done * 2 > goal else None)
+
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.evidence(
+    target="rebuild",
+    answers=("R3.5", "G4"),
+    given="a rebuild in a process of its own",
+    when="it is killed with -9: half way, before or after what it made is put in use",
+    then="the read models answer as before, nothing is left over, and the next rebuild is done",
+    seen_in="rows, files",
+)
+@pytest.mark.parametrize("point", ["half way", "about to be published", "linked", "published"])
+async def test_a_rebuild_that_is_killed_changes_nothing_and_leaves_nothing(
+    desk: Orchestrator, kept_up: Views, tmp_path: Path, point: str
+) -> None:
+    for n in range(4):
+        await desk.book(FIELDS, key=f"k{n}", wait=30)
+    await desk.list()
+    command = [sys.executable, "-c", KILLED, point, str(tmp_path / "desk.db")]
+    killed = await asyncio.to_thread(subprocess.run, command, cwd=ROOT, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert await tables(desk._views) == await tables(kept_up)
+    await desk.book(FIELDS, key="after", wait=30)
+    assert await tables(desk._views) == await tables(kept_up)
+    await desk.rebuild()
+    assert await tables(desk._views) == await tables(kept_up)
+    left = {file.name for file in (tmp_path / "desk.db.views").iterdir() if not file.name.endswith(("-wal", "-shm"))}
+    newest = {f"{name}-" for name in desk._views.names}
+    assert {name.rsplit("-", 2)[0] + "-" for name in left - {"rebuild.lock"}} == newest, left
+    assert len(left) == len(newest) + 1, left

@@ -1,6 +1,8 @@
 """The projector: nothing is missed or told twice, whatever happens to its files; a broken stream stops no other."""
 
 import asyncio
+import errno
+import fcntl
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -14,7 +16,7 @@ import pytest
 from sqlalchemy import Column, Connection, Integer, MetaData, Table, insert, select
 
 from domain import events as e
-from domain.errors import InvalidFields, StoreLocked
+from domain.errors import InvalidFields, StoreLocked, StoreUnavailable
 from domain.identity import appointment_id, definition_stream
 from domain.lifecycle import MOVES, State
 from domain.personal import appointment_subject
@@ -382,6 +384,35 @@ class TestTheFiles:
         assert [file.name for file in on_file.glob("ledger-*.db")] == ["ledger-2-1.db"]
         await newer.close()
 
+    @ON_FILE
+    async def test_what_the_file_system_refuses_is_told_in_words(
+        self, log: Log, known: Views, on_file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await log.book("1")
+
+        def full(*_: Any, **__: Any) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(Path, "mkdir", full)
+            broken.setattr(os, "listdir", full)
+            for refused in (known.read("ledger", positions), known.rebuild()):
+                with pytest.raises(StoreUnavailable, match=r"No space left on device.*make room"):
+                    await refused
+        assert (await known.read("ledger", positions))[0] == [1]
+
+    @ON_FILE
+    async def test_closed_they_open_nothing_any_more(self, log: Log, known: Views, on_file: Path) -> None:
+        await log.book("1")
+        reading = [asyncio.create_task(known.read("ledger", positions)) for _ in range(5)]
+        await asyncio.sleep(0)
+        await known.close()
+        for outcome in await asyncio.gather(*reading, return_exceptions=True):
+            assert isinstance(outcome, StoreUnavailable) or outcome[0] == [1]
+        with pytest.raises(StoreUnavailable, match="closed"):
+            await known.read("ledger", positions)
+        assert all(file._connection is None for file in known._files.values())
+
     def test_where_nothing_can_be_written_they_live_in_memory(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -436,6 +467,18 @@ class TestRebuild:
         await first
         assert await other.rebuild() == 1
         await other.close()
+
+    @ON_FILE
+    async def test_a_lock_that_cannot_be_taken_for_another_reason_is_not_told_as_a_rebuild(
+        self, log: Log, known: Views, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def no_locks(*_: Any) -> None:
+            raise OSError(errno.ENOLCK, "No locks available")
+
+        monkeypatch.setattr(fcntl, "flock", no_locks)
+        with pytest.raises(StoreUnavailable, match="No locks available") as told:
+            await known.rebuild()
+        assert not isinstance(told.value, StoreLocked)
 
     async def test_ends_although_more_is_written_than_it_can_fold(self, monkeypatch: pytest.MonkeyPatch) -> None:
         class Growing(MemoryStore):
