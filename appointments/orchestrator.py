@@ -1,6 +1,6 @@
 """The Python face: book, cancel, reschedule, act, and know. The same commands as every other way in."""
 
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from functools import partial
@@ -40,6 +40,7 @@ from domain.commands import (
     RescheduleAppointment,
     parse,
 )
+from domain.decide import decide
 from domain.definition import SagaPlan
 from domain.errors import HistoryError, IllegalTransition, InvalidFields, UnknownAppointment
 from domain.evolve import evolve
@@ -47,7 +48,7 @@ from domain.identity import appointment_id
 from domain.labels import LABELS, action_label
 from domain.personal import appointment_subject, subject
 from domain.provider import BookingStatus, Provider, ProviderBooking, Value
-from projections.current_state import CurrentStates, page
+from projections.current_state import CurrentStates, holders, page
 from projections.figures import Figures
 from projections.figures_query import hours as read_hours
 from projections.figures_query import read as read_figures
@@ -148,8 +149,20 @@ class Orchestrator:
         """
         asked = command if isinstance(command, ImportBooking) else parse(ImportBooking, command)
         request = self._request(key, who)
-        plan = self._plan(self._provider(asked.booked.calendar))
+        plan = self._plan(self.provider(asked.booked.calendar))
         return await self._give(appointment_id(request.tenant, key), asked, request, None, plan)
+
+    async def would_import(self, command: ImportBooking | Mapping[str, Any], *, key: str, **who: Any) -> bool:
+        """Whether `import_booking` would find it taken over already. Nothing is recorded. Raises as that does."""
+        asked = command if isinstance(command, ImportBooking) else parse(ImportBooking, command)
+        request = self._request(key, who)
+        state = await self._runtime.load(appointment_id(request.tenant, key))
+        plan = self._plan(self.provider(asked.booked.calendar))
+        return decide(state, asked, request, self._parts.clock.now(), plan).replayed
+
+    async def holders(self, provider_refs: Sequence[str]) -> dict[str, UUID]:
+        """Which appointments, of whatever tenant, hold these bookings of the provider."""
+        return (await self._views.read(CurrentStates.name, partial(holders, provider_refs=provider_refs)))[0]
 
     async def cancel(
         self, id: UUID | str, *, key: str, reason: str = "", wait: float | None = None, **who: Any
@@ -383,7 +396,7 @@ class Orchestrator:
         """
         here = {"calendar": calendar, "tenant": tenant or self.settings.tenant, "with_matched": with_matched}
         wanted = parse(Wanted, {**here, "policy": policy, "changes": changes})
-        sides = Sides(self._parts.store, self._provider(calendar), self._parts.clock.now)
+        sides = Sides(self._parts.store, self.provider(calendar), self._parts.clock.now)
         return await compare(sides, wanted, self._bookmarks, told)
 
     async def heal(
@@ -397,7 +410,7 @@ class Orchestrator:
         cures, scope = plan(report.findings), Scope(report.calendar, report.provider, report.tenant)
         if dry_run:
             return tuple(planned(cure) for cure in cures)
-        sides = Sides(self._parts.store, self._provider(report.calendar), self._parts.clock.now)
+        sides = Sides(self._parts.store, self.provider(report.calendar), self._parts.clock.now)
 
         async def give(cure: Cure) -> Appointment:
             await check(cure, sides, scope)
@@ -413,7 +426,8 @@ class Orchestrator:
 
     # -- inside --------------------------------------------------------------------------------------------------
 
-    def _provider(self, calendar: str) -> Provider:
+    def provider(self, calendar: str) -> Provider:
+        """Who keeps a calendar. Raises `InvalidFields` where that one is not registered."""
         name = self.settings.calendars.get(calendar)
         if name is None:
             return next(iter(self._parts.providers.values()))
@@ -433,7 +447,7 @@ class Orchestrator:
 
     async def _plan_of_new(self, id: UUID, asked: BookAppointment, request: Request) -> SagaPlan:
         """What an appointment is booked under that has not begun; one that has goes on under its own."""
-        own, legacy = self._provider(asked.calendar), self._parts.legacy
+        own, legacy = self.provider(asked.calendar), self._parts.legacy
         if legacy is None or legacy.keeps != own.name:
             return self._plan(own)
         if self._parts.split.shares.leads(request.tenant, request.key) is Leader.OURS:

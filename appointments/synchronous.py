@@ -68,6 +68,14 @@ class SyncOrchestrator:
         """See `Orchestrator.import_booking`."""
         return self._run(self._desk.import_booking(command, key=key, **who))
 
+    def would_import(self, command: Any, *, key: str, **who: Any) -> bool:
+        """See `Orchestrator.would_import`."""
+        return self._run(self._desk.would_import(command, key=key, **who))
+
+    def holders(self, provider_refs: Any) -> Any:
+        """See `Orchestrator.holders`."""
+        return self._run(self._desk.holders(provider_refs))
+
     def cancel(self, id: UUID | str, *, key: str, **more: Any) -> Appointment:
         """See `Orchestrator.cancel`."""
         return self._run(self._desk.cancel(id, key=key, **more))

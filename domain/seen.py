@@ -1,12 +1,27 @@
 """A booking as it was seen, beside what was asked for: whether both agree, and how that is said."""
 
-from datetime import time
+from datetime import datetime, time
+from typing import Protocol
 from zoneinfo import ZoneInfo
 
 from domain.provider import LIVE, BookingDetails, ProviderBooking
 
 
-def stands_as_booked(details: BookingDetails, booking: ProviderBooking) -> bool:
+class Timed(Protocol):
+    """What has a beginning and an end."""
+
+    @property
+    def start(self) -> datetime:
+        """The beginning."""
+        ...
+
+    @property
+    def end(self) -> datetime:
+        """The end."""
+        ...
+
+
+def stands_as_booked(details: Timed, booking: ProviderBooking) -> bool:
     """Whether it stands at these times, to the second, as calendars keep them; times that are not told agree."""
     pairs = ((details.start, booking.start), (details.end, booking.end))
     return all(seen is None or seen.replace(microsecond=0) == at.replace(microsecond=0) for at, seen in pairs)

@@ -220,6 +220,12 @@ def page(connection: Connection, wanted: AppointmentFilter) -> Page:
     return Page(items=tuple(items), next_cursor=_cursor(wanted, items[-1].position) if more else None)
 
 
+def holders(connection: Connection, provider_refs: Sequence[str]) -> dict[str, UUID]:
+    """Which appointments, of whatever tenant, hold these bookings."""
+    query = select(_rows.provider_ref, _rows.id).where(_rows.provider_ref.in_(provider_refs))
+    return {ref: UUID(bytes=id) for ref, id in connection.execute(query)}
+
+
 def _row(state: Appointment) -> tuple[Any, ...]:
     """The columns up to `details`, in order: what `current` shows."""
     details, step = state.details, state.booking_step

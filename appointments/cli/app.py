@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from appointments.cli import (
+    backfill,
     cases,
     check,
     checkpoint,
@@ -17,6 +18,7 @@ from appointments.cli import (
     reconcile,
     replay,
     serving,
+    shadow,
     split,
     token,
     validate,
@@ -52,9 +54,11 @@ reconcile.register(app)
 replay.register(app)
 what_if.register(app)
 cases.register(app)
+backfill.register(app)
 erase.register(app)
 serving.register(app)
 main_job.register(app)
 validate.register(app)
+shadow.register(app)
 split.register(app)
 token.register(app)

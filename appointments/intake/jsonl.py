@@ -18,14 +18,14 @@ def read(text: str, scope: Scope) -> Iterator[Item]:
         if not line.strip():
             continue
         try:
-            fields = _object(line)
+            fields = to_object(line)
         except InvalidFields as refused:
             yield rows.refusal(number, refused.detail)
         else:
             yield rows.item(number, fields)
 
 
-def _object(line: str) -> dict[str, Any]:
+def to_object(line: str) -> dict[str, Any]:
     """One JSON object, with no name twice, no NaN or Infinity, and within bounds; raises `InvalidFields`."""
     if len(line) > ROW_CHARS_MAX:
         raise InvalidFields(f"the line is longer than {ROW_CHARS_MAX} characters")
