@@ -162,22 +162,20 @@ Frozen = TypeVar("Frozen", "Appointment", StepState)
 
 def but(before: Frozen, **changes: Any) -> Frozen:
     """As before, but for these fields: what `dataclasses.replace` does, at a tenth of the time of every turn."""
+    fields = {**before.__dict__, **changes}
+    assert len(fields) == len(before.__dict__), changes
     after = object.__new__(type(before))
-    after.__dict__.update(before.__dict__)
-    return _written(after, changes)
+    object.__setattr__(after, "__dict__", fields)  # whole, not field by field: half the time and half the bytes
+    return after
 
 
 def written(now: Appointment, **changes: Any) -> Appointment:
     """The state that `evolve` is about to return, with these fields: until then it is nobody else's to see."""
-    return _written(now, changes)
-
-
-def _written(one: Frozen, changes: dict[str, Any]) -> Frozen:
-    fields = one.__dict__
+    fields = now.__dict__
     known = len(fields)
     fields.update(changes)
     assert len(fields) == known, changes
-    return one
+    return now
 
 
 def _find(steps: tuple[StepState, ...], name: str) -> StepState:
