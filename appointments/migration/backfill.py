@@ -83,7 +83,9 @@ class Backfill:
             )
         id = appointment_id(self._desk.settings.tenant, entry.key)
         holder = holders.get(entry.booking.provider_ref)
-        if holder is not None and holder != id:
+        if holder == id:
+            return Backfilled(outcome=Outcome.ALREADY_THERE, where=entry.where, appointment=id)
+        if holder is not None:
             reason = f"an appointment holds this booking already: {holder}"
             return Backfilled(outcome=Outcome.SKIPPED, where=entry.where, reason=reason, appointment=holder)
         command = ImportBooking(booked=entry.booked, booking=entry.booking, source=self._defaults.source)
