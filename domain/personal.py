@@ -42,11 +42,15 @@ PARTIES = {"details": {"organizer", "attendees"}}
 
 
 def subjects_of(details: BookingDetails | None, tenant: str, appointment: UUID) -> tuple[str, ...]:
-    """Whom the texts of an appointment are about: its attendees, else its organizer, else the appointment itself."""
-    if details is not None and details.attendees:
-        return tuple(sorted({subject(tenant, party.email) for party in details.attendees}))
-    if details is not None and details.organizer is not None:
-        return (subject(tenant, details.organizer.email),)
+    """Whom the texts of an appointment are about: its attendees, else its organizer, else the appointment itself.
+
+    Whoever was erased is nobody any more: what is written later is about those who are still named.
+    """
+    if details is not None:
+        for parties in (details.attendees, (details.organizer,) if details.organizer is not None else ()):
+            named = {subject(tenant, party.email) for party in parties if party.email != ERASED_EMAIL}
+            if named:
+                return tuple(sorted(named))
     return (appointment_subject(appointment),)
 
 

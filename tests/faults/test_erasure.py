@@ -15,6 +15,7 @@ from uuid import UUID
 import pytest
 
 from appointments import Orchestrator, Settings
+from domain.personal import ERASED_EMAIL
 from projections.views import Views
 from providers.local import LocalProvider
 from store import sqlite_file
@@ -172,3 +173,21 @@ async def test_an_address_is_one_person_however_its_letters_are_composed(tmp_pat
         assert len(erased.appointments) == 2
         assert (await desk.health()).ok
     assert found_in(tmp_path, "Łuk".encode(), "łuk".encode(), b"rgen") == []
+
+
+async def test_what_is_typed_after_an_erasure_can_be_erased_too(tmp_path: Path) -> None:
+    """The texts are about whoever is still named, else about the appointment; never about all who were ever erased."""
+    both = {**BOOKING, "attendees": [{"email": WHO}, {"email": "pat@example.org"}]}
+    async with Orchestrator.open(settings(tmp_path), providers=(LocalProvider("main"),)) as desk:
+        one = await desk.book(BOOKING, key="one", wait=5)
+        other = await desk.book(both, key="other", wait=5)
+        await desk.erase(email=WHO, reference="r-1", dry_run=False)
+        for id in (one.id, other.id):
+            await desk.cancel(id, key=f"cancel-{id}", reason="Zaphod is ill again", wait=5)
+        nobody = await desk.erase(email=ERASED_EMAIL, reference="r-2", dry_run=False)
+        assert not nobody.appointments
+        for whom, concerned in (({"appointment": one.id}, one.id), ({"email": "pat@example.org"}, other.id)):
+            assert (await desk.erase(**whom, reference="r-2", dry_run=False)).appointments == (concerned,)
+        told = [event.model_dump_json() for id in (one.id, other.id) for event in await desk.events(id)]
+        assert not any("Zaphod" in text for text in told)
+        assert (await desk.health()).ok
