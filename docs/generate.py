@@ -11,10 +11,12 @@ import itertools
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from generating import evidence, interfaces, levels, requirements
+from generating.markdown import one_line, table
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
@@ -47,18 +49,6 @@ MEANINGS = {
     "log_level": "With no `log_file` and the level `info`, only warnings and errors are printed.",
 }
 """What a setting means, for those whose field carries no docstring in `appointments/settings.py`."""
-
-
-def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A Markdown table; pipes in cells are escaped."""
-    head = tuple(head)
-    lines = [head, ("---",) * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
-def one_line(text: str | None) -> str:
-    """A docstring as one line."""
-    return " ".join((text or "").split())
 
 
 def attribute_docs(source: type) -> dict[str, str]:
@@ -281,6 +271,15 @@ PARTS: dict[str, Callable[[], str]] = {
     "action-labels": action_labels,
     "settings": settings,
     "cases": cases,
+    "interface-commands": interfaces.commands,
+    "interface-events": interfaces.events,
+    "interface-outcomes": interfaces.outcomes,
+    "interface-results": interfaces.results,
+    "test-table": evidence.test_table,
+    "controls": evidence.controls,
+    "criteria": evidence.criteria,
+    "service-levels": levels.service_levels,
+    "requirements": requirements.requirement_table,
 }
 
 

@@ -82,6 +82,14 @@ def test_control_what_is_not_there_is_noticed(tmp_path: Path) -> None:
     assert missing_tests(named) == ["tests/none.py", f"{here}::no_such_test"]
 
 
+@pytest.mark.evidence(
+    target="documents",
+    answers=("R6.6",),
+    given="the documents, with parts that are drawn from the code, the data and the tests",
+    when="these parts are drawn again",
+    then="each is as it stands in its document",
+    seen_in="output of docs/generate.py --check",
+)
 def test_generated_parts_are_up_to_date() -> None:
     checked = subprocess.run(
         [sys.executable, str(ROOT / "docs" / "generate.py"), "--check"], capture_output=True, text=True, timeout=60

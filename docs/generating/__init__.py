@@ -1,0 +1,1 @@
+"""What `docs/generate.py` draws the longer parts with, one module for each source that it reads."""
