@@ -178,11 +178,14 @@ def written(now: Appointment, **changes: Any) -> Appointment:
     return now
 
 
+_FRESH = StepState("")
+
+
 def _find(steps: tuple[StepState, ...], name: str) -> StepState:
     for step in steps:
         if step.name == name:
             return step
-    return StepState(name)
+    return but(_FRESH, name=name)
 
 
 def put(steps: tuple[StepState, ...], changed: StepState) -> tuple[StepState, ...]:

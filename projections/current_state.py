@@ -147,16 +147,22 @@ class CurrentStates:
 
     def apply(self, connection: Connection, changes: Sequence[Change]) -> None:
         """Write the rows of the appointments that a batch has changed, each once."""
-        begun: dict[UUID, int] = {}
-        states: dict[UUID, Appointment] = {}
+        begun: dict[int, int] = {}
+        states: dict[int, Appointment] = {}
         for change in changes:
-            if change.after is not None:
-                states[change.after.id] = change.after
-                if change.after.version == 1:
-                    begun[change.after.id] = change.recorded.position
-        rows = {id: _row(state) for id, state in states.items()}
-        new = [(*row, id.bytes, begun[id]) for id, row in rows.items() if id in begun]
-        changed = [(*row, id.bytes) for id, row in rows.items() if id not in begun]
+            after = change.after
+            if after is not None:
+                number = after.id.int  # hashes ten times as fast as the id itself
+                states[number] = after
+                if after.version == 1:
+                    begun[number] = change.recorded.position
+        new, changed = [], []
+        for number, state in states.items():
+            row = (*_row(state), state.id.bytes)
+            if number in begun:
+                new.append((*row, begun[number]))
+            else:
+                changed.append(row)
         if new:
             connection.exec_driver_sql(_INSERT, new)
         if changed:

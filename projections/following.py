@@ -11,7 +11,7 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from domain.appointment import Appointment
+from domain.appointment import Appointment, but
 from domain.errors import HistoryError
 from domain.events import OUTSIDE_APPOINTMENTS
 from domain.evolve import evolve
@@ -27,6 +27,7 @@ ERASED = "personal-data-erased.v1"
 """After this event its stream reads otherwise in the log: what was folded before is no longer true."""
 
 _OUTSIDE = frozenset(event.type for event in OUTSIDE_APPOINTMENTS)
+_NOTHING_YET = Appointment(UUID(int=0))
 
 Bases = Mapping[tuple[int, int], Appointment | None]
 """States to go on from, by stream and version; None for a stream that cannot be read up to there.
@@ -58,12 +59,13 @@ class RecentStates:
         missing: list[tuple[UUID, int]] = []
         begun: set[int] = set()
         for recorded in batch:
-            number, before = recorded.stream_id.int, recorded.version - 1
-            erased = recorded.type == ERASED
-            if (number in begun and not erased) or not before or recorded.type in _OUTSIDE:
-                begun.add(number)
+            number, erased = recorded.stream_id.int, recorded.type == ERASED
+            if number in begun and not erased:
                 continue
             begun.add(number)
+            before = recorded.version - 1
+            if not before or recorded.type in _OUTSIDE:
+                continue
             state = None if erased else self._states.get(number)
             if state is not None and state.version == before:
                 bases[number, before] = state
@@ -100,10 +102,14 @@ def fold(batch: Sequence[RecordedEvent], bases: Bases) -> Folded:
             continue
         try:
             event = decode(recorded)
-            if isinstance(event, OUTSIDE_APPOINTMENTS):
+            if type(event) in OUTSIDE_APPOINTMENTS:
                 changes.append(Change(recorded, event, None, None))
                 continue
-            before = _before(recorded, states.get(number), bases)
+            before = states.get(number)
+            if before is None or recorded.type == ERASED:
+                before = _base(recorded, bases)
+            if before is None or before.version != recorded.version - 1:
+                raise HistoryError(f"stream {recorded.stream_id}: version {recorded.version} does not follow")
             after = states[number] = evolve(before, event)
         except (HistoryError, ValidationError):
             unreadable.add(recorded.stream_id)
@@ -113,15 +119,9 @@ def fold(batch: Sequence[RecordedEvent], bases: Bases) -> Folded:
     return Folded(tuple(changes), states, frozenset(unreadable), erased)
 
 
-def _before(recorded: RecordedEvent, folded: Appointment | None, bases: Bases) -> Appointment:
-    id, version = recorded.stream_id, recorded.version - 1
-    if not version and folded is None:
-        return Appointment(id)
-    # A base is the state at the batch's beginning, or the one after an erasure: that one goes before what was folded.
-    state = bases.get((id.int, version), folded)
-    if state is None or state.version != version:
-        raise HistoryError(f"stream {id}: version {recorded.version} does not follow")
-    return state
+def _base(recorded: RecordedEvent, bases: Bases) -> Appointment | None:
+    version = recorded.version - 1
+    return bases.get((recorded.stream_id.int, version)) if version else but(_NOTHING_YET, id=recorded.stream_id)
 
 
 def _states(wanted: Sequence[tuple[UUID, int]], streams: Sequence[Sequence[RecordedEvent]]) -> list[Appointment | None]:

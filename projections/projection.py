@@ -1,8 +1,7 @@
 """What a projection is: a read model folded from the log in order of position, thrown away and rebuilt at will."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from sqlalchemy import Connection, MetaData
 
@@ -11,8 +10,7 @@ from domain.events import Event
 from store.port import RecordedEvent
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """One event of the log, with the appointment's state before and after it (both None outside appointments)."""
 
     recorded: RecordedEvent

@@ -33,7 +33,7 @@ Progress = Callable[[int, int], None]
 PROJECTIONS: tuple[Projection, ...] = (CurrentStates(), Figures())
 LIVE_BATCH = 500
 """Events folded at once beside running work: some 15 ms of computing."""
-REBUILD_BATCH = 4_000
+REBUILD_BATCH = 2_000
 CHASES_MAX = 5
 """How often a rebuild goes after what was written meanwhile: each time it is less, and the rest is caught up live."""
 FOLLOW_S = 1.0

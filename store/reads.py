@@ -57,7 +57,7 @@ def log(connection: Connection, after: int, limit: int) -> list[RecordedEvent]:
 def _events(connection: Connection, query: Select[Any]) -> list[RecordedEvent]:
     """Rows as events, opened by the keys that are kept. Keys are read last: what was erased meanwhile stays shut."""
     rows = connection.execute(query).all()
-    refs = sorted({ref for row in rows if row.sealed for ref in refs_in(row.sealed)})
+    refs = sorted({ref for row in rows if (sealed := row.sealed) for ref in refs_in(sealed)})
     keys: dict[bytes, bytes] = {}
     for start in range(0, len(refs), REFS_PER_QUERY):
         some = refs[start : start + REFS_PER_QUERY]
