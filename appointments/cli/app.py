@@ -17,6 +17,7 @@ from appointments.cli import (
     rebuild,
     reconcile,
     replay,
+    serve,
     serving,
     shadow,
     split,
@@ -56,6 +57,7 @@ what_if.register(app)
 cases.register(app)
 backfill.register(app)
 erase.register(app)
+serve.register(app)
 serving.register(app)
 main_job.register(app)
 validate.register(app)

@@ -57,8 +57,8 @@ REQUIREMENTS = (
     _of(
         "R4.4",
         "web console",
-        "appointments/console appointments/access",
-        "a command that serves it; dead letters, reconciliation with healing",
+        "appointments/console appointments/access appointments/http",
+        "dead letters, reconciliation with healing",
     ),
     _of("R5.1", "provider port, adapters", "domain/provider.py providers", "Google Calendar, Microsoft Graph, Cal.com"),
     _of("R5.2", "mock provider", "mocks"),

@@ -1,0 +1,73 @@
+"""Listens, and serves an application until it is told to stop; what runs then is finished first."""
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from domain.errors import InvalidFields
+
+GRACE_S = 10
+"""How long requests that run are waited for at the end."""
+BACKLOG = 1_024
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises `InvalidFields` for an address that cannot be had."""
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        opened = socket.socket(family, kind, proto)
+    except OSError as fault:
+        raise InvalidFields(f"cannot listen on {host}: {fault.strerror}", (("/host", "no address"),)) from None
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind(address)
+        opened.listen(BACKLOG)
+    except OSError as fault:
+        opened.close()
+        raise InvalidFields(
+            f"cannot listen on {host} port {port}: {fault.strerror}; choose another with --port", (("/port", "taken"),)
+        ) from None
+    return opened
+
+
+def url(opened: socket.socket) -> str:
+    """Its address, as a browser takes it."""
+    host, port = opened.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+async def serve(app: ASGIApp, opened: socket.socket, up: Callable[[], None] = lambda: None) -> None:
+    """Serve until cancelled; `up` is called once requests are taken."""
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=GRACE_S
+    )
+    server = _Server(config, up)
+    serving = asyncio.create_task(server.serve(sockets=[opened]))
+    try:
+        await asyncio.shield(serving)
+    except asyncio.CancelledError:
+        server.should_exit = True
+        await serving
+        raise
+
+
+class _Server(uvicorn.Server):
+    """One that leaves signals to the command line."""
+
+    def __init__(self, config: uvicorn.Config, up: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._up = up
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to take requests."""
+        await super().startup(sockets)
+        self._up()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """None is caught."""
+        yield
