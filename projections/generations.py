@@ -7,6 +7,9 @@ import os
 import re
 from pathlib import Path
 
+BUILDING = "*.building"
+"""What is filled by a rebuild, or was left by one that was killed."""
+
 
 class Generations:
     """Which file is in use, and how another takes its place; safe for several processes."""

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 from urllib.parse import quote
+from uuid import UUID
 
 from pydantic import ValidationError
 from sqlalchemy import Column, Connection, Integer, LargeBinary, MetaData, Table, create_engine, insert, select, update
@@ -110,6 +111,7 @@ class ViewFile:
     def replace_by(self, successor: "ViewFile") -> None:
         """Go on with what `successor` holds, all at once; other processes turn to it at their next call."""
         with self._lock, successor._lock, self._told():
+            self._check_open()
             self._let_go()
             if self._generations is None:
                 self._connection, successor._connection = successor._connection, None
@@ -153,8 +155,7 @@ class ViewFile:
 
     def _current(self) -> Connection:
         """The connection to the newest generation. Looks again once it is open: by then it may have been replaced."""
-        if self._closed:
-            raise StoreUnavailable("the read models are closed")
+        self._check_open()
         generations = self._generations
         if generations is None or self._building:
             if self._connection is None:
@@ -172,6 +173,10 @@ class ViewFile:
             if not newest[0]:
                 generations.sweep()
         raise StoreUnavailable(f"the read model {self.projection.name} is replaced faster than it can be opened")
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreUnavailable("the read models are closed")
 
     def _throw_away(self) -> None:
         self._let_go()
@@ -248,6 +253,12 @@ def _transaction(connection: Connection, work: Callable[[Connection], T], begin:
 
 def _read_checkpoint(connection: Connection) -> Checkpoint:
     return Checkpoint(*connection.execute(select(_checkpoint.c.position, _checkpoint.c.digest)).one())
+
+
+def unreadable(connection: Connection) -> tuple[UUID, ...]:
+    """The streams that are left out because they cannot be read, in order of id."""
+    found = select(_unreadable.c.stream_id).order_by(_unreadable.c.stream_id)
+    return tuple(UUID(bytes=id) for id in connection.execute(found).scalars())
 
 
 def _known_unreadable(connection: Connection, folded: Folded) -> frozenset[bytes]:

@@ -9,7 +9,7 @@ import fcntl
 import gc
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,7 +19,7 @@ from domain.errors import InvalidFields, StoreLocked, StoreUnavailable
 from projections.current_state import CurrentStates
 from projections.figures import Figures
 from projections.following import Folded, RecentStates, fold
-from projections.generations import Generations
+from projections.generations import BUILDING, Generations
 from projections.projection import Projection
 from projections.read_models import bear_witness
 from projections.view_file import Checkpoint, ViewFile, told_as_unavailable
@@ -59,6 +59,7 @@ class Views:
             self._files[projection.name] = ViewFile(projection, place)
         self._states = RecentStates()
         self._one_at_a_time = asyncio.Lock()
+        self._tidied = folder is None
         self._ending = asyncio.Event()
         self._following: asyncio.Task[None] | None = None
 
@@ -97,8 +98,10 @@ class Views:
         """
         files = self._named(names)
         with self._rebuilding():
-            built = [await asyncio.to_thread(file.successor) for file in files]
+            built: list[ViewFile] = []
             try:
+                for file in files:
+                    built.append(await asyncio.to_thread(file.successor))
                 reached = await self._refill(built, progress)
                 for file, successor in zip(files, built, strict=True):
                     await asyncio.to_thread(file.replace_by, successor)
@@ -160,6 +163,8 @@ class Views:
 
     async def _advance(self, files: Sequence[ViewFile]) -> tuple[int, bool]:
         async with self._one_at_a_time:
+            if not self._tidied:
+                await asyncio.to_thread(self._tidy)
             return await _advance(self._store, files, self._states, LIVE_BATCH, self._folder)
 
     async def _refill(self, built: Sequence[ViewFile], progress: Progress | None) -> int:
@@ -171,6 +176,16 @@ class Views:
                 if progress is not None:
                     progress(reached, max(goal, reached))
         return reached
+
+    def _tidy(self) -> None:
+        """Delete what a rebuild that was killed has left: an erasure would not reach it."""
+        assert self._folder is not None
+        with told_as_unavailable(self._folder), suppress(StoreLocked):
+            if any(self._folder.glob(BUILDING)):
+                with self._rebuilding():
+                    for file in self._folder.glob(BUILDING):
+                        file.unlink(missing_ok=True)
+        self._tidied = True
 
     @contextmanager
     def _rebuilding(self) -> Iterator[None]:
@@ -236,7 +251,10 @@ async def _one_batch(
 
 @contextmanager
 def _cycles_left_alone() -> Iterator[None]:
-    """Put off the search for cycles: a batch makes many objects and not one cycle, and the search doubles its time."""
+    """Put off the search for cycles: a batch makes many objects and no cycle, and the search takes half as long again.
+
+    Put off for everybody, yet never beyond a batch; of two at once the first to end ends it, which costs time alone.
+    """
     searching = gc.isenabled()
     gc.disable()
     try:
@@ -255,6 +273,7 @@ async def _verify(store: Store, file: ViewFile, folder: Path | None) -> None:
         last: Sequence[RecordedEvent] = await store.log(checkpoint.position - 1, 1)
         if not last or last[0].digest != checkpoint.digest:
             if folder is not None:
-                bear_witness(folder, file.projection.name, checkpoint.position, checkpoint.digest)
+                with told_as_unavailable(folder):
+                    bear_witness(folder, file.projection.name, checkpoint.position, checkpoint.digest)
             await asyncio.to_thread(file.throw_away)
     file.verified = True

@@ -22,6 +22,7 @@ from projections.current_state import CurrentStates
 from projections.projection import Change
 from projections.views import PROJECTIONS, Views
 from providers.local import LocalProvider
+from store.port import Append, RecordedEvent
 
 ROOT = Path(__file__).resolve().parents[2]
 SEED = int(os.environ.get("TEST_SEED", "20261125"))
@@ -168,13 +169,13 @@ async def test_a_rebuild_mends_a_row_that_is_wrong(desk: Orchestrator, kept_up: 
     assert (await tables(desk._views))["current_state"] == (await tables(kept_up))["current_state"]
 
 
-def appointments(folder: Path, *words: str) -> Any:
-    """The command line in a process of its own."""
+def appointments(folder: Path, *words: str) -> tuple[Any, str]:
+    """The command line in a process of its own: its answer, and what it notes beside that."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("APPOINTMENTS_")}
     command = [sys.executable, "-m", "appointments.cli", *words, "--store", f"sqlite:///{folder}/desk.db", "--json"]
     done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=folder, timeout=60, env=_path(kept))
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return json.loads(done.stdout), done.stderr
 
 
 def _path(kept: dict[str, str]) -> dict[str, str]:
@@ -186,9 +187,9 @@ async def test_another_process_lists_and_rebuilds_beside_the_desk_that_works(
 ) -> None:
     first = await desk.book(FIELDS, key="first", wait=30)
     async with Work(desk, calendar):
-        listed = await asyncio.to_thread(appointments, tmp_path, "list", "--q", str(first.id))
+        listed, _ = await asyncio.to_thread(appointments, tmp_path, "list", "--q", str(first.id))
         assert [one["id"] for one in listed["items"]] == [str(first.id)]
-        built = await asyncio.to_thread(appointments, tmp_path, "rebuild")
+        built, _ = await asyncio.to_thread(appointments, tmp_path, "rebuild")
         assert built["projections"] == [one.name for one in PROJECTIONS]
     assert await tables(desk._views) == await tables(kept_up)
 
@@ -253,3 +254,31 @@ async def test_a_rebuild_that_is_killed_changes_nothing_and_leaves_nothing(
     newest = {f"{name}-" for name in desk._views.names}
     assert {name.rsplit("-", 2)[0] + "-" for name in left - {"rebuild.lock"}} == newest, left
     assert len(left) == len(newest) + 1, left
+
+
+@pytest.mark.evidence(
+    target="rebuild",
+    answers=("R3.5", "G4"),
+    given="a log with an event in it that nobody can read",
+    when="the read models are rebuilt",
+    then="that appointment is named, and all else is as it was kept up",
+    seen_in="rows, output",
+)
+async def test_one_that_cannot_be_read_is_named_and_stops_no_other(
+    desk: Orchestrator, kept_up: Views, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(views, "REBUILD_BATCH", 5)
+    monkeypatch.setattr(views, "LIVE_BATCH", 3)
+    booked = [await desk.book(FIELDS, key=f"k{n}", wait=30) for n in range(4)]
+    bad, store = booked[1], desk.runtime.store
+    await kept_up.catch_up()
+    for version in (bad.version + 1, bad.version + 2):
+        poison = RecordedEvent(bad.id, version, "no-such-event.v9", b"{}", at=bad.updated_at)
+        await store.append(Append(bad.id, version - 1, (poison,), touches_work=False))
+    await desk.book(FIELDS, key="after", wait=30)
+    await desk.rebuild()
+    mine = await tables(desk._views)
+    assert mine == await tables(kept_up)
+    assert len(mine["current_state"]["appointments"]) == len(booked)
+    _, noted = await asyncio.to_thread(appointments, tmp_path, "rebuild")
+    assert f"1 cannot be read and are left out ({bad.id})" in noted

@@ -402,6 +402,31 @@ class TestTheFiles:
         assert (await known.read("ledger", positions))[0] == [1]
 
     @ON_FILE
+    async def test_a_witness_that_cannot_be_kept_is_told_in_words_and_nothing_is_thrown_away(
+        self, log: Log, on_file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await log.book("1")
+        first = Views(log.store, on_file, PROJECTIONS)
+        await first.catch_up()
+        await first.close()
+        (file,) = on_file.glob("ledger-*.db")
+        with sqlite3.connect(file) as connection:
+            connection.execute("UPDATE checkpoint SET position = 99")
+        connection.close()
+
+        def full(*_: Any, **__: Any) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        again = Views(log.store, on_file, PROJECTIONS)
+        with monkeypatch.context() as broken:
+            broken.setattr(Path, "open", full)
+            with pytest.raises(StoreUnavailable, match=r"No space left on device.*make room"):
+                await again.read("ledger", positions)
+        assert file.exists()
+        assert (await again.read("ledger", positions))[0] == [1]
+        await again.close()
+
+    @ON_FILE
     async def test_closed_they_open_nothing_any_more(self, log: Log, known: Views, on_file: Path) -> None:
         await log.book("1")
         reading = [asyncio.create_task(known.read("ledger", positions)) for _ in range(5)]
@@ -419,6 +444,18 @@ class TestTheFiles:
         assert views_folder(tmp_path / "log.db") == tmp_path / "log.db.views"
         monkeypatch.setattr(os, "access", lambda _path, _mode: False)
         assert views_folder(tmp_path / "log.db") is None
+
+
+async def under_way(log: Log, known: Views, monkeypatch: pytest.MonkeyPatch) -> "asyncio.Task[int]":
+    """A rebuild with one event behind it, and many before it."""
+    monkeypatch.setattr(views, "REBUILD_BATCH", 1)
+    for n in range(30):
+        await log.book(str(n))
+    await known.catch_up()
+    began = asyncio.Event()
+    task = asyncio.create_task(known.rebuild(progress=lambda _done, _goal: began.set()))
+    await began.wait()
+    return task
 
 
 class TestRebuild:
@@ -505,6 +542,37 @@ class TestRebuild:
         await known.rebuild()
         assert (await known.read("ledger", positions))[0] == [1]
         assert not list(on_file.glob("*.building"))
+
+    @ON_FILE
+    async def test_what_one_that_was_killed_has_left_goes_at_the_next_start(self, log: Log, on_file: Path) -> None:
+        await log.book("1")
+        on_file.mkdir()
+        (on_file / "ledger-0.building").write_bytes(b"half of a file")
+        known = Views(log.store, on_file, PROJECTIONS)
+        assert (await known.read("ledger", positions))[0] == [1]
+        assert not list(on_file.glob("*.building"))
+        await known.close()
+
+    @ON_FILE
+    async def test_what_one_under_way_fills_is_left_alone_by_whoever_starts(
+        self, log: Log, known: Views, on_file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rebuilding = await under_way(log, known, monkeypatch)
+        other = Views(log.store, on_file, PROJECTIONS)
+        assert list(on_file.glob("*.building"))
+        await other.catch_up()
+        assert await rebuilding == await other.goal()
+        await other.close()
+
+    async def test_closed_meanwhile_it_ends_in_words_and_leaves_nothing(
+        self, log: Log, known: Views, folder: Path | None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rebuilding = await under_way(log, known, monkeypatch)
+        await known.close()
+        with pytest.raises(StoreUnavailable, match="closed"):
+            await rebuilding
+        assert all(file._connection is None for file in known._files.values())
+        assert folder is None or not list(folder.glob("*.building"))
 
     async def test_that_fails_leaves_the_old_one_in_use(
         self, log: Log, known: Views, folder: Path | None, monkeypatch: pytest.MonkeyPatch
