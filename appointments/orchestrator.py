@@ -376,7 +376,10 @@ class Orchestrator:
         return await as_it_was(self._parts.store, _uuid(id), tenant or self.settings.tenant, asked.version, asked.at)
 
     async def health(self) -> Health:
-        """Whether anything is wrong, overdue, parked or stranded."""
+        """Whether anything in the log is wrong, overdue, parked or stranded.
+
+        Walks all of it. What was signed of it, and the read models, `appointments check` looks at besides.
+        """
         return await health(self._parts.store, self._parts.clock.now(), self._runtime.runs)
 
     async def reconcile(
