@@ -33,7 +33,7 @@ class _Why(Value):
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    group = typer.Typer(name="token", help="Who may use the HTTP API and the console, and as what.")
+    group = typer.Typer(name="token", help="Who may use what is served over HTTP, and as what.")
     group.info.no_args_is_help = True
     command(group, "create", "appointments token create --tenant acme --name front-desk --role booker --days 90")(
         create
