@@ -13,7 +13,19 @@ from urllib.parse import quote
 from uuid import UUID
 
 from pydantic import ValidationError
-from sqlalchemy import Column, Connection, Integer, LargeBinary, MetaData, Table, create_engine, insert, select, update
+from sqlalchemy import (
+    Column,
+    Connection,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    create_engine,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.pool import NullPool
 
@@ -105,11 +117,13 @@ class ViewFile:
         """An empty one, to be filled beside this one; one at a time in a folder."""
         made = ViewFile(self.projection, self._generations, building=True)
         made.throw_away()
-        made.checkpoint()  # so that there is a file even if nothing comes into it
+        made._each_index(Index.drop)
         return made
 
     def replace_by(self, successor: "ViewFile") -> None:
         """Go on with what `successor` holds, all at once; other processes turn to it at their next call."""
+        # Of all rows at once an index is made in half the time that they take one by one.
+        successor._each_index(lambda index, connection: index.create(connection, checkfirst=True))
         with self._lock, successor._lock, self._told():
             self._check_open()
             self._let_go()
@@ -135,6 +149,14 @@ class ViewFile:
             connection.execute(insert(_unreadable), [{"stream_id": id.bytes} for id in found])
             if forget := getattr(self.projection, "forget", None):
                 forget(connection, found)
+
+    def _each_index(self, change: Callable[[Index, Connection], None]) -> None:
+        def run(connection: Connection) -> None:
+            for table in self.projection.metadata.sorted_tables:
+                for index in table.indexes:
+                    change(index, connection)
+
+        self._run(run)
 
     def _told(self) -> AbstractContextManager[None]:
         return told_as_unavailable(self._generations.folder) if self._generations else nullcontext()

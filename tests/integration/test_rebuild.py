@@ -61,11 +61,12 @@ async def kept_up(desk: Orchestrator, tmp_path: Path) -> AsyncIterator[Views]:
 
 
 async def tables(known: Views) -> Tables:
-    """Everything that the read models hold, caught up."""
+    """Everything that the read models hold, caught up, and how it is indexed."""
 
     def all_rows(connection: Connection) -> dict[str, list[tuple[Any, ...]]]:
         names = connection.exec_driver_sql("SELECT name FROM sqlite_schema WHERE type = 'table'").scalars().all()
         rows = {name: connection.exec_driver_sql(f"SELECT * FROM {name}").all() for name in names}
+        rows["indexes"] = connection.exec_driver_sql("SELECT name, sql FROM sqlite_schema WHERE type = 'index'").all()
         return {name: sorted(map(tuple, found), key=repr) for name, found in rows.items()}
 
     return {name: (await known.read(name, all_rows))[0] for name in known.names}
