@@ -1,6 +1,6 @@
 """`backfill`: take over what the legacy system has booked. A dry run first; `--apply` writes it to the log."""
 
-from collections import Counter
+import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,15 +16,13 @@ from appointments.cli.command import command
 from appointments.cli.ending import ExitCode
 from appointments.cli.progress import ProgressReport
 from appointments.cli.session import Session
-from appointments.migration.backfill import Backfill, Backfilled, Outcome, Standing
-from appointments.migration.records import Defaults, Entry, from_lines, from_listing
+from appointments.migration.backfill import Backfill, Backfilled, Outcome
+from appointments.migration.records import Defaults, Entry, from_lines, from_listing, lines
+from appointments.migration.standing import Standing
 from appointments.orchestrator import Orchestrator
 from domain.commands import parse
 from domain.errors import InvalidFields
 from store.memory import MemoryStore
-
-TOLD = (Outcome.REFUSED,)
-"""The outcomes that get a line of their own."""
 
 
 def register(app: typer.Typer) -> None:
@@ -57,33 +55,59 @@ async def backfill(
     with ExitStack() as stack:
         written = stack.enter_context(_new(report)) if report is not None else None
         async with Orchestrator.open(settings, store=MemoryStore("dry run") if fresh else None) as desk:
-            provider = desk.provider(calendar)
-            with ProgressReport(session, "taking over" if apply else "looking", _lines(path)) as progress:
-
-                def tell(one: Backfilled) -> None:
-                    if written is not None:
-                        written.write(one.model_dump_json() + "\n")
-                    if one.outcome in TOLD and not session.as_json:
-                        progress.line(f"{one.where}: {one.outcome}: {one.reason}")
-                    progress.advance()
-
-                run = Backfill(desk, defaults, tell, apply=apply)
-                if path is None:
-                    counts = await run.run(from_listing(provider, defaults))
-                else:
-                    there = None if unchecked else await Standing.of(provider, calendar)
-                    counts = await run.run(_async(from_lines(path, defaults)), there)
-    session.answer({"applied": apply, "counts": {str(o): counts[o] for o in Outcome}}, _shown(counts, apply))
-    if not apply and counts[Outcome.IMPORTED]:
+            with ProgressReport(session, "taking over" if apply else "looking", _count(path)) as progress:
+                listing = _Listing(session, progress, written)
+                run = Backfill(desk, defaults, listing.tell, apply=apply)
+                try:
+                    if path is None:
+                        await run.run(from_listing(desk.provider(calendar), defaults, settings.tenant))
+                    else:
+                        await run.run(_async(from_lines(path, defaults)), None if unchecked else Standing(desk))
+                finally:
+                    listing.end(run, apply)
+    if not session.as_json:
+        session.out.print(_shown(run, apply))
+    if not apply and run.counts[Outcome.IMPORTED]:
         session.note("a dry run: nothing was written. With --apply it is")
     return ExitCode.DONE
 
 
-def _shown(counts: Counter[Outcome], apply: bool) -> RenderableType:
+class _Listing:
+    """Tells of each entry: refusals as lines, or in one JSON document that is written as it grows; all in a report."""
+
+    def __init__(self, session: Session, progress: ProgressReport, report: TextIO | None) -> None:
+        self._session, self._progress, self._report = session, progress, report
+        session.answered = True
+        self._separator = '{"refused": ['
+
+    def tell(self, one: Backfilled) -> None:
+        """One entry has come to its outcome."""
+        if self._report is not None:
+            self._report.write(one.model_dump_json() + "\n")
+        if one.outcome is Outcome.REFUSED:
+            if self._session.as_json:
+                self._session.out.file.write(self._separator + one.model_dump_json())
+                self._separator = ","
+            else:
+                self._progress.line(f"{one.where}: {one.outcome}: {one.reason}")
+        self._progress.advance()
+
+    def end(self, run: Backfill, apply: bool) -> None:
+        """Close the document, with the counts, also where the run broke off."""
+        if self._session.as_json:
+            begun = "" if self._separator == "," else self._separator
+            counts = {"applied": apply, "counts": {str(o): run.counts[o] for o in Outcome}, "skipped": run.skipped}
+            self._session.out.file.write(f"{begun}], {json.dumps(counts)[1:]}\n")
+
+
+def _shown(run: Backfill, apply: bool) -> RenderableType:
     names = {Outcome.IMPORTED: "taken over" if apply else "to be taken over", Outcome.ALREADY_THERE: "already there"}
-    return Group(
-        render.pairs([(names.get(outcome, str(outcome)), str(counts[outcome])) for outcome in Outcome]), Text("")
-    )
+    rows = []
+    for outcome in Outcome:
+        rows.append((names.get(outcome, str(outcome)), str(run.counts[outcome])))
+        if outcome is Outcome.SKIPPED:
+            rows += [(f"  {reason}", str(count)) for reason, count in sorted(run.skipped.items())]
+    return Group(render.pairs(rows), Text(""))
 
 
 def _readable(file: str | None) -> Path | None:
@@ -95,11 +119,8 @@ def _readable(file: str | None) -> Path | None:
     return path
 
 
-def _lines(path: Path | None) -> int | None:
-    if path is None:
-        return None
-    with path.open("rb") as file:
-        return sum(bool(line.strip()) for line in file) or None
+def _count(path: Path | None) -> int | None:
+    return None if path is None else sum(1 for _ in lines(path)) or None
 
 
 def _new(report: str) -> TextIO:
