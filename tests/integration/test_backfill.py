@@ -7,17 +7,24 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
+from caldav.collection import Calendar
+from caldav.davclient import DAVClient
 
 from appointments import Orchestrator, Settings
 from appointments.migration import backfill
-from appointments.migration.records import from_lines
+from appointments.migration.records import Defaults, Entry, from_lines, from_listing
+from appointments.migration.standing import Standing
 from domain.identity import appointment_id
 from mocks.server import MockProvider
 from projections.reconciliation.model import Kind
+from providers.caldav import CalDavProvider
+from tests.contract import servers
 from tests.contract.mock_client import Client
 
 pytestmark = pytest.mark.evidence(
@@ -81,7 +88,18 @@ class Desk:
         )
         assert done.returncode == fails, done.stdout + done.stderr
         self.said = done.stdout + done.stderr
-        return dict(json.loads(done.stdout)["counts"]) if not fails else {}
+        if fails:
+            return {}
+        self.document = json.loads(done.stdout)
+        return dict(self.document["counts"])
+
+    async def shown(self, *words: str | Path) -> str:
+        command = [sys.executable, "-m", "appointments.cli", "backfill", *map(str, words)]
+        where = ["--store", self.settings.store, "--provider", self.mock.url]
+        done = await asyncio.to_thread(
+            subprocess.run, [*command, *where], cwd=ROOT, env=os.environ, capture_output=True, text=True, check=True
+        )
+        return done.stdout
 
     async def items(self) -> list[Any]:
         async with Orchestrator.open(self.settings) as desk:
@@ -143,6 +161,18 @@ class TestRecords:
         assert "bk_nowhere" in told[0]["reason"]
         assert "cancelled in the calendar" in told[1]["reason"]
         assert "it stands in the calendar from" in told[2]["reason"]
+        assert desk.document["refused"] == told[:3]
+
+    async def test_people_are_told_each_refusal_in_a_line_and_the_skipped_by_reason(
+        self, desk: Desk, booked: list[Any]
+    ) -> None:
+        left = [record(n, booked[n], status="cancelled") for n in (1, 2)]
+        file = desk.write(record(0, booked[0]), "{", *left)
+        said = await desk.shown(file, "--apply")
+        assert "legacy.jsonl:2: refused: not JSON" in said
+        rows = [line.split() for line in said.splitlines()]
+        assert ["the", "booking", "is", "cancelled", "2"] in rows
+        assert ["taken", "over", "1"] in rows
 
     async def test_unchecked_a_record_is_believed(self, desk: Desk, booked: list[Any]) -> None:
         """The control of the test before: without the look, what is not there would be confirmed."""
@@ -209,32 +239,118 @@ class TestListing:
 
 
 KILLED = """
-import os, signal, sys
-from appointments.migration import backfill
-from appointments.migration.records import from_lines
-backfill.BATCH = 3
-take = backfill.Backfill._take
-async def taken(self, batch):
-    await take(self, batch)
-    if sum(self.counts.values()) >= 6:
-        os.kill(os.getpid(), signal.SIGKILL)
-backfill.Backfill._take = taken
+import os, signal
 from appointments.cli import main
+from appointments.migration import backfill
+from appointments.orchestrator import Orchestrator
+backfill.BATCH = 4
+give, given = Orchestrator.import_booking, []
+async def killed(self, command, **who):
+    given.append(await give(self, command, **who))
+    if len(given) == {after}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return given[-1]
+Orchestrator.import_booking = killed
 main()
 """
 
 
-async def test_killed_in_the_middle_and_run_again_it_ends_the_same(desk: Desk, booked: list[Any]) -> None:
+async def logged(settings: Settings) -> dict[UUID, list[Any]]:
+    """What the log says of each appointment, but for when."""
+    async with Orchestrator.open(settings) as desk:
+        trails = {one.id: await desk.events(one.id) for one in await desk.list()}
+    return {
+        id: [(event.version, event.type, {**event.data, "at": None}) for event in trail] for id, trail in trails.items()
+    }
+
+
+@pytest.mark.parametrize("after", [1, 6, COUNT])
+async def test_killed_in_the_middle_of_a_batch_and_run_again_it_ends_with_the_same_log(
+    desk: Desk, booked: list[Any], tmp_path: Path, after: int
+) -> None:
     file = desk.write(*(record(n, one) for n, one in enumerate(booked)))
     words = ["backfill", str(file), "--apply", "--store", desk.settings.store, "--provider", desk.mock.url]
     killed = await asyncio.to_thread(
-        subprocess.run, [sys.executable, "-c", KILLED, *words], cwd=ROOT, capture_output=True, text=True
+        subprocess.run,
+        [sys.executable, "-c", KILLED.format(after=after), *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert 0 < len(await desk.items()) < COUNT
-    again = await desk.run(file, "--apply")
-    assert (again["imported"] + again["already_there"], again["already_there"] > 0) == (COUNT, True)
+    before = len(await desk.items())
+    assert after <= before <= COUNT
+    assert await desk.run(file, "--apply") == counts(imported=COUNT - before, already_there=before)
+    whole = Settings(store=f"sqlite:///{tmp_path}/whole.db", provider=desk.mock.url, log_level="warning")
+    async with Orchestrator.open(whole) as opened:
+        run = backfill.Backfill(opened, Defaults(), lambda _one: None, apply=True)
+        await run.run(given(file), Standing(opened))
+    assert await logged(desk.settings) == await logged(whole)
     assert await desk.kinds() == {Kind.MATCHED: COUNT}
+
+
+async def given(file: Path) -> AsyncIterator[Entry]:
+    for entry in from_lines(file, Defaults()):
+        yield entry
+
+
+def event(uid: str, *lines: str) -> str:
+    named = (f"UID:{uid}", "DTSTAMP:20310101T000000Z", *lines)
+    whole = ("BEGIN:VCALENDAR", "VERSION:2.0", "PRODID:-//test//", "BEGIN:VEVENT", *named, "END:VEVENT")
+    return "\r\n".join((*whole, "END:VCALENDAR", ""))
+
+
+TIMES = ("DTSTART:20310303T080000Z", "DTEND:20310303T090000Z")
+BY_HAND = {
+    "lunch": event("lunch", *TIMES, "SUMMARY:Lunch with Kim"),
+    "emoji": event("1f0cbbd2-9d4a-4f6e-8d4b-0e51a4f2f7a1", *TIMES, "SUMMARY:👩\u200d⚕️  and  Pat"),
+    "gone": event("gone", *TIMES, "SUMMARY:Not any more", "STATUS:CANCELLED"),
+    "untitled": event("untitled", *TIMES),
+    "timeless": event("timeless", "DTSTART:not-a-time", "SUMMARY:Some day"),
+    "long": event("long", *TIMES, f"SUMMARY:{'x' * 300}"),
+}
+
+
+async def test_a_real_calendar_is_taken_over_and_then_agrees(tmp_path: Path) -> None:
+    """Events that a calendar program has made on Radicale, and one of ours among them."""
+    async with servers.radicale(tmp_path / "server") as url:
+        login = (servers.USER, servers.PASSWORD)
+        provider = CalDavProvider("main", url, *login, now=lambda: datetime.now(UTC), settle_ms=0)
+        await provider.ensure_calendar("main")
+
+        def by_hand() -> None:
+            with DAVClient(url=url, username=servers.USER, password=servers.PASSWORD, timeout=20) as client:
+                calendar = Calendar(client=client, url=f"{url}main/")
+                for name in ("lunch", "emoji", "gone", "untitled"):
+                    calendar.add_event(BY_HAND[name])
+                for name in ("long", "timeless"):
+                    client.put(f"{url}main/{name} of Kim.ics", BY_HAND[name], {"Content-Type": "text/calendar"})
+
+        await asyncio.to_thread(by_hand)
+        settings = Settings(store=f"sqlite:///{tmp_path}/desk.db", provider="local:", log_level="warning")
+        async with Orchestrator.open(settings, providers=(provider,)) as opened:
+            ours = await opened.book({"calendar": "main", "summary": "Ours", **day(1)}, key="ours", wait=20)
+            assert ours.state == "confirmed"
+            told: list[backfill.Backfilled] = []
+            for again in ("imported", "already_there"):
+                told.clear()
+                run = backfill.Backfill(opened, Defaults(), told.append, apply=True)
+                await run.run(from_listing(provider, Defaults()))
+                assert run.counts[backfill.Outcome(again)] == 2
+            assert run.skipped[backfill.HELD] == 1
+            refused = sorted(one.reason or "" for one in told if one.outcome is backfill.Outcome.REFUSED)
+            assert any(reason.startswith("/summary: the listing tells none") for reason in refused)
+            assert any("255" in reason for reason in refused)
+            found = {one.summary: one for one in await opened.list()}
+            assert found.keys() == {"Lunch with Kim", "👩\u200d⚕️ and Pat", "Ours"}
+
+            report = await opened.reconcile("main")
+            assert report.counts[Kind.MATCHED] == 3, report
+            drifted = [one for one in report.findings if one.appointment is not None]
+            assert not drifted, drifted
+            lunch = found["Lunch with Kim"]
+            assert (await opened.cancel(lunch.id, key="no-lunch", wait=20)).state == "cancelled"
+            assert (await opened.reconcile("main")).counts[Kind.MATCHED] == 3
 
 
 async def test_without_asking_who_holds_a_booking_it_would_be_taken_over_twice(
@@ -246,14 +362,8 @@ async def test_without_asking_who_holds_a_booking_it_would_be_taken_over_twice(
         return {}
 
     monkeypatch.setattr(Orchestrator, "holders", nobody)
-    defaults = backfill.Defaults()
     async with Orchestrator.open(desk.settings) as opened:
         for name in ("A-0", "B-0"):
             file = desk.write(record(0, booked[0], id=name))
-
-            async def entries(file: Path = file) -> AsyncIterator[Any]:
-                for one in from_lines(file, defaults):
-                    yield one
-
-            await backfill.Backfill(opened, defaults, lambda _one: None, apply=True).run(entries())
+            await backfill.Backfill(opened, Defaults(), lambda _one: None, apply=True).run(given(file))
         assert [one.provider_ref for one in await opened.list()] == [booked[0]["id"]] * 2
