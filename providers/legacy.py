@@ -22,6 +22,7 @@ from domain.provider import (
     ProviderBooking,
     ReadOutcome,
     Rejected,
+    Retryable,
     SyncExpired,
     Unknown,
     Value,
@@ -116,12 +117,12 @@ class LegacyCalendar:
         # The log is read after the listing: whoever made what was listed stands in the log by now.
         free = await self._claims.unclaimed(call.client_ref, wanted.details, tuple(alike))
         if free is None or len(free) > 1:
-            return Unknown(reason="several appointments with the same times are in doubt, and bookings bear no name")
+            return _undecided("several appointments with the same times are in doubt, and bookings bear no name")
         if free:
             return Found(booking=alike[next(iter(free))])
         if call.client_ref in self._answered:
             return Missing()
-        return Unknown(reason="not to be seen, and the legacy system has no time limit: it may still book")
+        return _undecided("not to be seen, and the legacy system has no time limit: it may still book")
 
     async def get(self, call: Call, calendar: str, provider_ref: str) -> ReadOutcome:
         """By the provider's own adapter."""
@@ -162,6 +163,11 @@ class LegacyCalendar:
             if deadline.passed():
                 break
         raise ProviderUnavailable(f"{self.name}: the calendar is too long to be listed in time")
+
+
+def _undecided(reason: str) -> Retryable:
+    """The provider has answered, so it does not count against it; what it showed decides nothing as yet."""
+    return Retryable(reason=reason, throttled=True)
 
 
 def as_sent(details: BookingDetails) -> dict[str, Any]:

@@ -155,6 +155,12 @@ class TestAskedOnce:
             assert [(one.parked, one.provider_ref) for one in two] == [(True, None)] * 2
             assert (office.mock.live(), office.led()) == (2, [Leader.LEGACY] * 2)
 
+    async def test_one_in_doubt_shuts_no_breaker_on_the_others(self, office: Office) -> None:
+        office.mock.script("create", "timeout", applied=False, times=1)
+        async with office.open() as desk:
+            assert (await desk.book(WANTED, key="order-1", wait=10)).parked
+            assert (await desk.book(WANTED | LATER, key="order-2", wait=5)).state == "confirmed"
+
     async def test_of_two_alike_the_one_in_doubt_takes_what_the_other_does_not_hold(self, office: Office) -> None:
         async with office.open() as desk:
             first = await desk.book(WANTED, key="order-1", wait=5)
@@ -191,6 +197,35 @@ class TestAskedOnce:
         async with office.open() as desk:
             await desk.book(WANTED, key="order-1", wait=5)
             assert office.led() == [Leader.LEGACY] * 2
+
+
+class TestParked:
+    """What the runbook says to do ends it; what it warns of does not."""
+
+    @pytest.mark.parametrize("action", ["retry", "resume", "compensate"])
+    async def test_to_look_again_parks_it_again(self, office: Office, action: str) -> None:
+        office.mock.script("create", "timeout", applied=False, times=1)
+        async with office.open() as desk:
+            parked = await desk.book(WANTED, key="order-1", wait=10)
+            again = await desk.act(parked.id, action, actor="dana", reason="look again", wait=10)
+            assert (again.parked, office.led()) == (True, [Leader.LEGACY])
+
+    async def test_cancelled_by_hand_and_skipped_it_ends_and_can_be_booked_anew(self, office: Office) -> None:
+        office.mock.script("create", "lost_response", how="rst", times=2)
+        async with office.open() as desk:
+            two = await asyncio.gather(*(desk.book(WANTED, key=f"order-{n}", wait=10) for n in (1, 2)))
+            report = await desk.reconcile("main")
+            assert (report.strangers, report.counts["parked"] + report.counts["in_doubt"]) == (2, 2)
+            async with Client(office.mock.url) as client:
+                for there in office.mock.ledger()["bookings"]:
+                    await client.send("POST", f"/bookings/{there['id']}/cancel", key=f"by-hand-{there['id']}")
+            for one in two:
+                ended = await desk.act(one.id, "skip", actor="dana", reason="cancelled by hand", wait=10)
+                assert (ended.state, ended.parked) == ("failed", False)
+            anew = await desk.book(WANTED, key="order-3", wait=10)
+            assert (anew.state, office.mock.live(), office.led()) == ("confirmed", 1, [Leader.LEGACY] * 3)
+            report = await desk.reconcile("main")
+            assert (report.agrees, report.strangers) == (True, 0)
 
 
 class TestReads:

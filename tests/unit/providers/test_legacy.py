@@ -154,19 +154,19 @@ class TestItsBookingAgain:
         assert isinstance(held, Confirmed)
         assert held.booking is not None
         office.log.held = {held.booking.provider_ref}
-        assert isinstance(await office.legacy.find(CALL, "main"), Unknown)
+        assert isinstance(await office.legacy.find(CALL, "main"), Retryable)
 
     async def test_of_two_alike_none_is_taken(self, office: Office) -> None:
         office.lose_answer()
         await office.legacy.create(CALL, DETAILS)
         await office.somebody_books()
-        assert isinstance(await office.legacy.find(CALL, "main"), Unknown)
+        assert isinstance(await office.legacy.find(CALL, "main"), Retryable)
 
     async def test_with_a_rival_in_doubt_none_is_taken(self, office: Office) -> None:
         office.lose_answer()
         await office.legacy.create(CALL, DETAILS)
         office.log.rival = True
-        assert isinstance(await office.legacy.find(CALL, "main"), Unknown)
+        assert isinstance(await office.legacy.find(CALL, "main"), Retryable)
 
     @pytest.mark.parametrize(
         "otherwise",
@@ -177,7 +177,7 @@ class TestItsBookingAgain:
         office.mock.script("create", "timeout", applied=False, times=1)
         await office.legacy.create(CALL, DETAILS)
         await office.somebody_books(**otherwise)
-        assert isinstance(await office.legacy.find(CALL, "main"), Unknown)
+        assert isinstance(await office.legacy.find(CALL, "main"), Retryable)
 
     async def test_it_is_looked_for_on_every_page(self, office: Office) -> None:
         await office.legacy.create(CALL, DETAILS)
@@ -209,18 +209,18 @@ class TestItsAbsence:
     async def test_without_an_answer_it_may_still_book(self, office: Office) -> None:
         office.mock.script("create", "delayed", delay_ms=500, apply="after")
         await office.legacy.create(CALL, DETAILS)
-        assert isinstance(await office.legacy.find(CALL, "main"), Unknown)
+        assert isinstance(await office.legacy.find(CALL, "main"), Retryable)
         while not office.mock.live():
             await asyncio.sleep(0.02)
         assert isinstance(await office.legacy.find(CALL, "main"), Found)
 
     async def test_after_a_crash_nobody_knows_whether_it_answered(self, office: Office) -> None:
-        assert isinstance(await office.legacy.find(CALL, "main"), Unknown)
+        assert isinstance(await office.legacy.find(CALL, "main"), Retryable)
 
     async def test_a_success_that_cannot_be_read_is_no_error(self, office: Office) -> None:
         office.mock.script("create", "corrupt_json", how="truncated", applied=False)
         await office.legacy.create(CALL, DETAILS)
-        assert isinstance(await office.legacy.find(CALL, "main"), Unknown)
+        assert isinstance(await office.legacy.find(CALL, "main"), Retryable)
 
     async def test_after_an_error_it_is_done(self, office: Office) -> None:
         office.mock.script("create", "fail_then_succeed", status=503)
