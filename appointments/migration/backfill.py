@@ -25,8 +25,8 @@ from projections.current_state import PAGE_MAX, AppointmentFilter
 
 BATCH = 256
 """Entries under way at once."""
-ENTRIES_MAX = 1_000_000
-"""In one run: which booking and which key an entry was about is remembered to its end."""
+ENTRIES_MAX = 500_000
+"""In one run: which booking and which key an entry was about is remembered to its end, in about 1.4 kB."""
 HELD = "an appointment holds this booking already"
 MAYBE_OURS = "an unfinished appointment at the same times may have made it; run it again when that has ended"
 

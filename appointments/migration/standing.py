@@ -2,12 +2,18 @@
 
 from appointments.migration.records import Candidate, Entry, LeftOut, listed
 from appointments.orchestrator import Orchestrator
-from domain.errors import InvalidFields, ProviderUnavailable
+from domain.errors import CommandRefused, InvalidFields, ProviderUnavailable
 from domain.provider import BookingStatus, ProviderBooking
 from domain.seen import stands_as_booked
 from projections.reconciliation.intended import text_hash
 
 CALENDARS_MAX = 100
+BOOKINGS_MAX = 500_000
+"""In all calendars that one run reads: each takes about 1.5 kB until its end."""
+
+
+class TooMany(CommandRefused):
+    """More stands in the calendars than can be remembered; the run ends."""
 
 
 class Standing:
@@ -20,7 +26,7 @@ class Standing:
     async def checked(self, entry: Entry) -> Entry:
         """The entry with the booking as it stands; left out where that is not what the record says.
 
-        Raises `ProviderUnavailable`: what cannot be looked at is not taken over.
+        Raises `ProviderUnavailable` or `TooMany`: what cannot be looked at is not taken over.
         """
         if isinstance(entry, LeftOut):
             return entry
@@ -40,11 +46,21 @@ class Standing:
                 raise InvalidFields(f"/calendar: one run reads at most {CALENDARS_MAX} calendars; split the file")
             provider, tenant = self._desk.provider(name), self._desk.settings.tenant
             try:
-                read = {booking.provider_ref: booking async for booking in listed(provider, name, tenant)}
+                read: dict[str, ProviderBooking] = {}
+                async for booking in listed(provider, name, tenant):
+                    read[booking.provider_ref] = booking
+                    if len(read) > BOOKINGS_MAX - self._count():
+                        raise TooMany(
+                            f"records cannot be held against calendar {name!r}: one run reads at most "
+                            f"{BOOKINGS_MAX} bookings; split the file by calendar, or believe it and reconcile then"
+                        )
             except ProviderUnavailable as fault:
                 raise ProviderUnavailable(f"records cannot be held against calendar {name!r}: {fault}") from fault
             self._calendars[name] = read
         return self._calendars[name]
+
+    def _count(self) -> int:
+        return sum(len(read) for read in self._calendars.values())
 
 
 def _difference(entry: Candidate, seen: ProviderBooking) -> str | None:

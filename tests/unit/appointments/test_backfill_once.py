@@ -189,6 +189,18 @@ class TestHeldAgainstTheCalendar:
         assert outcomes(told) == ["imported", "refused"]
         assert "at most 1 calendars" in (told[1].reason or "")
 
+    async def test_a_calendar_that_is_too_large_ends_the_run(
+        self, office: Office, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(standing, "BOOKINGS_MAX", 2)
+        refs = [await office.legacy_books(name) for name in ("north", "south", "south")]
+        with pytest.raises(standing.TooMany, match="against calendar 'south'"):
+            await office.fill(
+                candidate("f:1", refs[0], "a", calendar="north"),
+                candidate("f:2", refs[1], "b", calendar="south"),
+                checked=True,
+            )
+
 
 class TestOneRun:
     async def test_a_dry_run_says_what_is_then_done(self, office: Office) -> None:
