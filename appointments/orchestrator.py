@@ -160,8 +160,8 @@ class Orchestrator:
         plan = self._plan(self.provider(asked.booked.calendar))
         return decide(state, asked, request, self._parts.clock.now(), plan).replayed
 
-    async def holders(self, provider_refs: Sequence[str]) -> dict[str, UUID]:
-        """Which appointments, of whatever tenant, hold these bookings of the provider."""
+    async def holders(self, provider_refs: Sequence[str]) -> dict[tuple[str, str], UUID]:
+        """Which appointments, of whatever tenant, hold bookings of these names, by calendar and name."""
         return (await self._views.read(CurrentStates.name, partial(holders, provider_refs=provider_refs)))[0]
 
     async def cancel(

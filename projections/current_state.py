@@ -226,10 +226,10 @@ def page(connection: Connection, wanted: AppointmentFilter) -> Page:
     return Page(items=tuple(items), next_cursor=_cursor(wanted, items[-1].position) if more else None)
 
 
-def holders(connection: Connection, provider_refs: Sequence[str]) -> dict[str, UUID]:
-    """Which appointments, of whatever tenant, hold these bookings."""
-    query = select(_rows.provider_ref, _rows.id).where(_rows.provider_ref.in_(provider_refs))
-    return {ref: UUID(bytes=id) for ref, id in connection.execute(query)}
+def holders(connection: Connection, provider_refs: Sequence[str]) -> dict[tuple[str, str], UUID]:
+    """Which appointments, of whatever tenant, hold bookings of these names, by calendar and name."""
+    query = select(_rows.calendar, _rows.provider_ref, _rows.id).where(_rows.provider_ref.in_(provider_refs))
+    return {(calendar, ref): UUID(bytes=id) for calendar, ref, id in connection.execute(query)}
 
 
 def _row(state: Appointment) -> tuple[Any, ...]:

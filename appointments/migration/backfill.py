@@ -99,7 +99,7 @@ class Backfill:
     def _once(self, entry: Entry) -> Entry:
         if isinstance(entry, LeftOut):
             return entry
-        first = self._met.setdefault(f"booking {entry.booking.provider_ref}", entry.where)
+        first = self._met.setdefault(f"booking {entry.booked.calendar} {entry.booking.provider_ref}", entry.where)
         if first != entry.where:
             return LeftOut(entry.where, f"/provider_ref: the same booking as {first}")
         first = self._met.setdefault(f"key {entry.key}", entry.where)
@@ -116,13 +116,14 @@ class Backfill:
                 self.skipped[one.reason or ""] += 1
             self._told(one)
 
-    async def _one(self, entry: Entry, holders: dict[str, UUID]) -> Backfilled:
+    async def _one(self, entry: Entry, holders: dict[tuple[str, str], UUID]) -> Backfilled:
         if isinstance(entry, LeftOut):
             return _told(entry, Outcome.SKIPPED if entry.skipped else Outcome.REFUSED, entry.reason)
         id = appointment_id(self._desk.settings.tenant, entry.key)
         try:
-            holder = holders.get(entry.booking.provider_ref) or await self._asked_by_us(entry.booking)
-            if holder == id and entry.booking.provider_ref in holders:
+            held = holders.get((entry.booked.calendar, entry.booking.provider_ref))
+            holder = held or await self._asked_by_us(entry.booking)
+            if held == id:
                 return _told(entry, Outcome.ALREADY_THERE, None, id)
             if holder is not None:
                 return _told(entry, Outcome.SKIPPED, HELD, holder)

@@ -206,6 +206,13 @@ class TestRecords:
         assert await desk.run(file, "--apply") == counts(imported=1, refused=1)
         assert len(await desk.items()) == 1
 
+    async def test_a_name_is_that_of_its_calendar_alone(self, desk: Desk, booked: list[Any]) -> None:
+        """Files of one name may lie in two calendars: two bookings."""
+        two = (record(0, booked[0]), record(1, booked[0], id="B-1", calendar="other"))
+        file = desk.write(*two)
+        assert await desk.run(file, "--apply", "--unchecked") == counts(imported=2)
+        assert await desk.run(file, "--apply", "--unchecked") == counts(already_there=2)
+
     async def test_a_booking_that_an_appointment_holds_is_left_to_it(self, desk: Desk, booked: list[Any]) -> None:
         await desk.run(desk.write(record(0, booked[0])), "--apply")
         other = desk.write(record(0, booked[0], id="B-0"))
