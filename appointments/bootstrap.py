@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
-from appointments.callbacks import CallbackListener
+from appointments.callbacks import CallbackListener, Deliver, Receiver
 from appointments.logs import TurnLog, open_log
 from appointments.migration.claims import LoggedClaims
 from appointments.migration.split import Split, split_file
@@ -127,6 +127,13 @@ def make_listener(settings: Settings) -> CallbackListener:
     return CallbackListener(
         {settings.provider_name: settings.callback_secret.get_secret_value()}, host.strip("[]"), int(port)
     )
+
+
+def make_receiver(settings: Settings, deliver: Deliver) -> Receiver | None:
+    """What takes the provider's callbacks where another server listens; None without a secret."""
+    if settings.callback_secret is None:
+        return None
+    return Receiver({settings.provider_name: settings.callback_secret.get_secret_value()}, deliver)
 
 
 def make_notify(settings: Settings) -> tuple[Callable[[StepCall], Awaitable[WriteOutcome]], Notifier | None]:

@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from json import JSONDecodeError
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -37,19 +38,65 @@ class CallbackBody(BaseModel):
     data: CallbackData
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a provider is told: 204 without a body, or a problem by its name."""
+
+    status: int = 204
+    problem: str = ""
+    detail: str = ""
+
+
+TAKEN = Answer()
+
+
+class Receiver:
+    """Takes signed messages, whoever listens. `secrets`: for each provider one, or several while they are changed."""
+
+    def __init__(self, secrets: Mapping[str, str], deliver: Deliver | None = None) -> None:
+        self._hooks = {provider: _hooks(told) for provider, told in secrets.items()}
+        self.deliver = deliver
+
+    async def receive(self, provider: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        """204 taken (or kept, reference unknown), 401 unsigned or stale. Header names in small letters."""
+        hooks = self._hooks.get(provider)
+        if hooks is None:
+            return Answer(404, "unknown-provider", f"no provider {provider!r} calls back here")
+        try:
+            if not any(_verified(hook, body, headers) for hook in hooks):
+                return Answer(401, "bad-signature", "the signature is missing, wrong or stale")
+        except JSONDecodeError:
+            return Answer(400, "malformed", "the body is no JSON")
+        try:
+            message = CallbackBody.model_validate_json(body)
+        except ValidationError:
+            return Answer(422, "invalid-fields", "the body is not a callback of the /api/v2 provider")
+        return await self._hand_over(provider, headers["webhook-id"], message)
+
+    async def _hand_over(self, provider: str, webhook_id: str, message: CallbackBody) -> Answer:
+        if self.deliver is None:
+            return Answer(503, "starting", "try again in a moment")
+        data = message.data
+        status = STATUSES.get(message.type, data.status)
+        try:
+            await self.deliver(provider, webhook_id[:255], data.client_ref, data.id, status, data.version)
+        except (StoreUnavailable, ConcurrencyConflict):
+            return Answer(503, "store-unavailable", "try again later")
+        return TAKEN
+
+
 class CallbackListener:
     """Serves `POST /v1/callbacks/<provider>`: 204 taken (or kept, reference unknown), 401 unsigned or stale.
 
     Every other answer is a problem document (RFC 9457) as well; a body has to arrive within `BODY_WITHIN_S`.
 
-    Use as an async context manager; give it `deliver` once the orchestrator is open (503 until then). Raises
+    Use as an async context manager; give its receiver `deliver` once the orchestrator is open (503 until then). Raises
     `InvalidFields` for a secret that is none, and for an address that cannot be listened on.
     """
 
     def __init__(self, secrets: Mapping[str, str], host: str = "127.0.0.1", port: int = 0) -> None:
-        self._hooks = {provider: _hook(secret) for provider, secret in secrets.items()}
+        self.receiver = Receiver(secrets)
         self._host, self._port = host, port
-        self.deliver: Deliver | None = None
         application = web.Application(client_max_size=BODY_MAX, middlewares=(_as_problems,))
         application.router.add_post(PATH, self._receive)
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0, lingering_time=1.0)
@@ -79,10 +126,6 @@ class CallbackListener:
         return f"[{self._host}]:{self._port}" if ":" in self._host else f"{self._host}:{self._port}"
 
     async def _receive(self, request: web.Request) -> web.Response:
-        provider = request.match_info["provider"]
-        hook = self._hooks.get(provider)
-        if hook is None:
-            return _problem(404, "unknown-provider", f"no provider {provider!r} calls back here")
         try:
             async with asyncio.timeout(BODY_WITHIN_S):
                 body = await request.read()
@@ -92,29 +135,9 @@ class CallbackListener:
             return late
         except web.HTTPRequestEntityTooLarge:
             return _problem(413, "body-too-large", f"at most {BODY_MAX} bytes")
-        headers: dict[str, Any] = {name.lower(): value for name, value in request.headers.items()}
-        try:
-            hook.verify(body, headers)
-        except JSONDecodeError:
-            return _problem(400, "malformed", "the body is no JSON")
-        except (WebhookVerificationError, ValueError):
-            return _problem(401, "bad-signature", "the signature is missing, wrong or stale")
-        try:
-            message = CallbackBody.model_validate_json(body)
-        except ValidationError:
-            return _problem(422, "invalid-fields", "the body is not a callback of the /api/v2 provider")
-        return await self._hand_over(provider, headers["webhook-id"], message)
-
-    async def _hand_over(self, provider: str, webhook_id: str, message: CallbackBody) -> web.Response:
-        if self.deliver is None:
-            return _problem(503, "starting", "try again in a moment")
-        data = message.data
-        status = STATUSES.get(message.type, data.status)
-        try:
-            await self.deliver(provider, webhook_id[:255], data.client_ref, data.id, status, data.version)
-        except (StoreUnavailable, ConcurrencyConflict):
-            return _problem(503, "store-unavailable", "try again later")
-        return web.Response(status=204)
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        told = await self.receiver.receive(request.match_info["provider"], headers, body)
+        return _problem(told.status, told.problem, told.detail) if told.problem else web.Response(status=told.status)
 
 
 @web.middleware
@@ -131,12 +154,24 @@ async def _as_problems(request: web.Request, handler: Handler) -> web.StreamResp
         return _problem(404, "not-found", f"callbacks are received at {PATH}")
 
 
-def _hook(secret: str) -> Webhook:
+def _hooks(secrets: str) -> tuple[Webhook, ...]:
     try:
-        return Webhook(secret)
+        return tuple(Webhook(secret) for secret in secrets.split()) or (Webhook(""),)
     except (ValueError, EmptyWebhookSecretError):
-        detail = "write whsec_ and base64, as the provider gave it"
+        detail = (
+            "write whsec_ and base64, as the provider gave it; two of them, with a space between, while one changes"
+        )
         raise InvalidFields(f"callback_secret is no secret: {detail}", (("/callback_secret", detail),)) from None
+
+
+def _verified(hook: Webhook, body: bytes, headers: Mapping[str, str]) -> bool:
+    try:
+        hook.verify(body, dict(headers))
+    except JSONDecodeError:
+        raise
+    except (WebhookVerificationError, ValueError):
+        return False
+    return True
 
 
 def _problem(status: int, name: str, detail: str) -> web.Response:

@@ -102,17 +102,18 @@ class Orchestrator:
         steps: tuple[Step, ...] = (),
         clock: Clock | None = None,
         store: Store | None = None,
+        listen: bool = True,
     ) -> AsyncIterator[Self]:
         """Open the store, take up what was left unfinished, and serve until the block ends.
 
         Further steps, sagas and providers are registered here. With a `callback_secret` in the settings it also
-        listens for the provider's signed callbacks. Raises `StoreLocked` when another process has the
-        file, `InvalidFields` for settings that name nothing usable.
+        listens for the provider's signed callbacks; with `listen` False somebody else hands them over. Raises
+        `StoreLocked` when another process has the file, `InvalidFields` for settings that name nothing usable.
         """
         settings = settings or Settings()
         async with AsyncExitStack() as stack:
             listener = None
-            if settings.callback_secret is not None:
+            if listen and settings.callback_secret is not None:
                 listener = await stack.enter_async_context(bootstrap.make_listener(settings))
                 url = settings.callback_url or listener.url(settings.provider_name)
                 settings = settings.model_copy(update={"callback_url": url})
@@ -124,7 +125,7 @@ class Orchestrator:
             parts.views.follow()
             desk._bookmarks = bookmarks(settings) if store is None else None
             if listener is not None:
-                listener.deliver = desk.called_back
+                listener.receiver.deliver = desk.called_back
             yield desk
 
     # -- commands ------------------------------------------------------------------------------------------------

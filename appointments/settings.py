@@ -56,10 +56,18 @@ class Settings(BaseSettings):
     callback_url: str | None = None
     """Where a provider is to call back, seen from there; unset: the address that is listened on."""
     callback_secret: SecretStr | None = None
-    """`whsec_…`; with it, signed callbacks are received at `/v1/callbacks/<provider name>`."""
+    """`whsec_…`; with it, signed callbacks are received at `/v1/callbacks/<provider name>`. While it is changed: both,
+    with a space between."""
     callback_listen: str = "127.0.0.1:8086"
     tenant: Name = "default"
     actor: Name = "operator"
+
+    http_rate: float | None = Field(default=None, gt=0, le=100_000)
+    """Requests a second that a tenant may make over HTTP; unset: no limit."""
+    http_burst: int = Field(default=50, ge=1, le=100_000)
+    """Of those, how many at once."""
+    http_drain_ms: int = Field(default=500, ge=0, le=600_000)
+    """How long, before it ends, `serve` says at /readyz that it takes no new commands."""
 
     attempts_max: int = Field(default=3, ge=1, le=100)
     call_timeout_ms: int = Field(default=5_000, ge=10, le=300_000)

@@ -15,8 +15,8 @@ from projections.current_state import CurrentState, current
 from store.port import RecordedEvent
 
 
-class Appointment(Value):
-    """An appointment as it stands at `version`."""
+class AppointmentBody(Value):
+    """An appointment as it stands at `version`: what every way in shows of it."""
 
     id: UUID
     phase: Phase
@@ -41,6 +41,11 @@ class Appointment(Value):
     updated_at: datetime
     correlation_id: str
     links: dict[str, str]
+
+
+class Appointment(AppointmentBody):
+    """The same, with what is told to whoever gave the command."""
+
     parked_reason: str | None = None
     detail: str | None = None
     replayed: bool = False

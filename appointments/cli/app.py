@@ -18,7 +18,6 @@ from appointments.cli import (
     reconcile,
     replay,
     serve,
-    serving,
     shadow,
     split,
     token,
@@ -58,7 +57,6 @@ cases.register(app)
 backfill.register(app)
 erase.register(app)
 serve.register(app)
-serving.register(app)
 main_job.register(app)
 validate.register(app)
 shadow.register(app)

@@ -1,12 +1,14 @@
-"""`serve`: the console, health and figures over HTTP, beside the work that goes on."""
+"""`serve` and `mock-provider`: what runs until it is stopped. The API and the console, beside the work that goes on."""
 
 import asyncio
 import ipaddress
 from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Annotated, Any
 
 import typer
+from pydantic import SecretStr
 
 from appointments import bootstrap
 from appointments.access.access import Access
@@ -17,24 +19,32 @@ from appointments.cli.command import command
 from appointments.cli.ending import ExitCode
 from appointments.cli.session import Session
 from appointments.http.app import application
-from appointments.http.server import listen, serve, url
+from appointments.http.server import listen, url
+from appointments.http.server import serve as serve_http
 from appointments.orchestrator import Orchestrator
+from appointments.settings import Settings
 from domain.errors import InvalidFields
 from mocks.server import MockProvider
+from mocks.server import serve as serve_mock
 from saga.clock import WallClock
 
 Port = Annotated[int, typer.Option(min=0, max=65_535, help="0: any that is free.")]
 EXAMPLES = 6
 DEV_STORE = "sqlite:///data/dev.db"
 """Not that of the real work: its provider forgets."""
+EXAMPLE = """try       curl -i {here}/v1/appointments -H 'Idempotency-Key: order-4711' -H 'Prefer: wait=5' --json '{{
+            "calendar": "main", "start": "2031-03-03T09:00:00Z", "end": "2031-03-03T09:30:00Z",
+            "time_zone": "Europe/Berlin", "summary": "Check-up"}}'
+          curl -N {here}/v1/stream"""
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command to the command line."""
-    command(app, "serve", "appointments serve --dev")(serving)
+    """Add the commands to the command line."""
+    command(app, "serve", "appointments serve --dev")(serve)
+    command(app, "mock-provider", "appointments mock-provider --port 8090 --control-port 8091")(mock_provider)
 
 
-async def serving(
+async def serve(
     session: Session,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Port = 8080,
@@ -42,43 +52,69 @@ async def serving(
         bool, typer.Option("--dev", help="Without tokens, with a provider of its own and examples; on loopback only.")
     ] = False,
 ) -> ExitCode:
-    """Serve the console, /healthz, /readyz and /metrics, and go on with all that is unfinished, until interrupted.
+    """Serve the API and the console, and go on with all that is unfinished, until interrupted.
 
-    People sign in with a token (`appointments token create`). With --dev nobody is asked for one.
+    Programs send a token, people sign in with one (`appointments token create`). With --dev nobody is asked for one.
     """
     if dev and not _loopback(host):
         raise InvalidFields(f"--dev asks nobody for a token: it listens on loopback only, not on {host}")
     clock = WallClock()
     async with AsyncExitStack() as stack:
         opened = stack.enter_context(listen(host, port))
-        settings = session.settings
-        if dev and "store" not in settings.model_fields_set:
-            settings = settings.model_copy(update={"store": DEV_STORE})
-            session.note(f"store     {DEV_STORE}")
-        if dev and "provider" not in settings.model_fields_set:
-            mock = await stack.enter_async_context(MockProvider())
-            settings = settings.model_copy(update={"provider": mock.url})
-            session.note(f"provider  {mock.url} (mock; break it by way of {mock.control_url})")
-        desk = await stack.enter_async_context(Orchestrator.open(settings))
+        settings = await _for_dev(session, stack) if dev else session.settings
+        if settings.callback_url is None and settings.callback_secret is not None:
+            here = f"{url(opened)}/v1/callbacks/{settings.provider_name}"
+            settings = settings.model_copy(update={"callback_url": here})
+        desk = await stack.enter_async_context(Orchestrator.open(settings, listen=False))
         if dev:
             await _examples(desk, clock.now())
         tokens = TokenFile(None if settings.store == "memory:" else token_file(bootstrap.store_path(settings)))
         stack.callback(tokens.close)
         everybody = Principal(tenant=settings.tenant, actor="dev", role=Role.ADMIN) if dev else None
-        access = Access(tokens, Throttle(None, 1), clock.now, everybody)
-
-        def tell() -> None:
-            session.note(f"console   {url(opened)}/console/")
-            session.note(f"health    {url(opened)}/healthz, /readyz; figures {url(opened)}/metrics")
-            if dev:
-                session.note("no tokens are asked for: this is for trying things out")
-            session.note("Ctrl-C ends it; what is unfinished then goes on at the next start")
-
+        access = Access(tokens, Throttle(settings.http_rate, settings.http_burst), clock.now, everybody)
+        app = application(desk, access, clock.now)
         try:
-            await serve(application(desk, access, clock.now), opened, tell)
+            await serve_http(app, opened, partial(_tell, session, url(opened), dev), settings.http_drain_ms / 1_000)
         except asyncio.CancelledError:  # the way to end it
             session.note("stopped")
     return ExitCode.DONE
+
+
+async def mock_provider(
+    session: Session, host: str = "127.0.0.1", port: Port = 8085, control_port: Port = 8095, lenient: bool = False
+) -> ExitCode:
+    """Serve an /api/v2 provider to try things against, with faults on demand and a ledger of what it did."""
+    try:
+        await serve_mock(host=host, port=port, control_port=control_port, lenient=lenient)
+    except asyncio.CancelledError:  # the way to end it
+        session.note("stopped")
+    except OSError as taken:
+        raise InvalidFields(f"cannot listen on {host}, ports {port} and {control_port}: {taken.strerror}") from None
+    return ExitCode.DONE
+
+
+async def _for_dev(session: Session, stack: AsyncExitStack) -> Settings:
+    """A store of its own and a provider of its own, unless others are named."""
+    settings = session.settings
+    if "store" not in settings.model_fields_set:
+        settings = settings.model_copy(update={"store": DEV_STORE})
+        session.note(f"store     {DEV_STORE}")
+    if "provider" not in settings.model_fields_set:
+        mock = await stack.enter_async_context(MockProvider())
+        secret = settings.callback_secret or SecretStr(mock.secret)
+        settings = settings.model_copy(update={"provider": mock.url, "callback_secret": secret})
+        session.note(f"provider  {mock.url} (mock; break it by way of {mock.control_url})")
+    return settings
+
+
+def _tell(session: Session, here: str, dev: bool) -> None:
+    session.note(f"api       {here}/v1/appointments, described by {here}/openapi.json")
+    session.note(f"console   {here}/console/")
+    session.note(f"health    {here}/healthz, /readyz; figures {here}/metrics")
+    if dev:
+        session.note("no tokens are asked for: this is for trying things out")
+        session.note(EXAMPLE.format(here=here))
+    session.note("Ctrl-C ends it; what is unfinished then goes on at the next start")
 
 
 def _loopback(host: str) -> bool:

@@ -1,57 +1,74 @@
-"""What is served: health for those who start and stop it, figures for a scraper, the console for people."""
+"""Everything under one address: the API, health, figures, and the console for people."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import datetime
 
-from starlette.applications import Starlette
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
-from starlette.routing import Mount, Route
+from starlette.responses import RedirectResponse, Response
 
+from appointments import bootstrap
 from appointments.access.access import Access
 from appointments.console.app import console
+from appointments.http import commands, health, reads, receiving, reconciliations, streams
+from appointments.http.border import Border
+from appointments.http.dead_letters import LetterBox
+from appointments.http.door import Door
+from appointments.http.follower import Follower
+from appointments.http.openapi import describe
+from appointments.http.problems import answer
+from appointments.http.reports import Reports
+from appointments.http.standing import Standing
 from appointments.orchestrator import Orchestrator
-from domain.errors import AppointmentsError
-from projections.figures_openmetrics import CONTENT_TYPE, openmetrics
 
 CONSOLE = "/console"
-RETRY_AFTER_S = "5"
+ROUTES = (commands.routes, reads.routes, streams.routes, receiving.routes, reconciliations.routes, health.routes)
 
 
-def application(desk: Orchestrator, access: Access, now: Callable[[], datetime]) -> Starlette:
-    """Everything under one address."""
-
-    async def healthz(_: Request) -> Response:
-        """The process lives."""
-        return PlainTextResponse("alive\n")
-
-    async def readyz(_: Request) -> Response:
-        """The log can be read, and its read models can be kept up."""
-        try:
-            pulse = await desk.pulse()
-        except AppointmentsError as fault:
-            return PlainTextResponse(f"not ready: {fault}\n", 503, {"Retry-After": RETRY_AFTER_S})
-        return PlainTextResponse(f"ready, at position {pulse.position}\n")
-
-    async def metrics(_: Request) -> Response:
-        """The figures of the settings' tenant, from the beginning."""
-        try:
-            text = openmetrics(await desk.figures())
-        except AppointmentsError as fault:
-            return PlainTextResponse(f"{fault}\n", 503, {"Retry-After": RETRY_AFTER_S})
-        return Response(text, media_type=CONTENT_TYPE)
-
-    async def home(_: Request) -> Response:
-        """People come for the console."""
-        return RedirectResponse(f"{CONSOLE}/")
-
-    return Starlette(
-        routes=[
-            Route("/", home),
-            Route(CONSOLE, home),
-            Route("/healthz", healthz),
-            Route("/readyz", readyz),
-            Route("/metrics", metrics),
-            Mount(CONSOLE, console(desk, access, now, CONSOLE)),
-        ]
+def application(desk: Orchestrator, access: Access, now: Callable[[], datetime]) -> FastAPI:
+    """The application of one desk. `app.state.door.standing.stop()` lets it take no new commands."""
+    follower = Follower(desk.runtime.store)
+    door = Door(
+        desk=desk,
+        access=access,
+        standing=Standing(),
+        now=now,
+        follower=follower,
+        reports=Reports(),
+        letters=LetterBox(desk),
+        receiver=bootstrap.make_receiver(desk.settings, desk.called_back),
     )
+    pages = console(desk, access, now, CONSOLE)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with follower.running(), pages.router.lifespan_context(pages):
+            yield
+
+    app = FastAPI(
+        title="Appointments",
+        version="1",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        exception_handlers={HTTPException: answer, RequestValidationError: answer},
+        middleware=[Middleware(Border, standing=door.standing, now=now)],
+    )
+    app.state.door = door
+    for routes in ROUTES:
+        app.router.routes.extend(routes.routes)  # as they are: an included router hides which methods a path has
+    for path in ("/", CONSOLE):
+        app.add_route(path, _home, include_in_schema=False)
+    app.mount(CONSOLE, pages)
+    describe(app)
+    return app
+
+
+async def _home(_: Request) -> Response:
+    """People come for the console."""
+    return RedirectResponse(f"{CONSOLE}/")

@@ -1,13 +1,16 @@
 """Listens, and serves an application until it is told to stop; what runs then is finished first."""
 
 import asyncio
+import logging
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
-from starlette.types import ASGIApp
+from fastapi import FastAPI
 
+from appointments.http.connection import BoundedConnection
+from appointments.http.door import Door
 from domain.errors import InvalidFields
 
 GRACE_S = 10
@@ -40,18 +43,35 @@ def url(opened: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-async def serve(app: ASGIApp, opened: socket.socket, up: Callable[[], None] = lambda: None) -> None:
-    """Serve until cancelled; `up` is called once requests are taken."""
+async def serve(app: FastAPI, opened: socket.socket, up: Callable[[], None] = lambda: None, drain_s: float = 0) -> None:
+    """Serve until cancelled; `up` is called once requests are taken.
+
+    At the end it first takes no new commands and says so at /readyz, for `drain_s` seconds; then it lets what runs end.
+    """
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # its warnings are what strangers send
     config = uvicorn.Config(
-        app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=GRACE_S
+        app,
+        http=BoundedConnection,
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_S,
+        backlog=BACKLOG,
     )
     server = _Server(config, up)
     serving = asyncio.create_task(server.serve(sockets=[opened]))
     try:
         await asyncio.shield(serving)
     except asyncio.CancelledError:
-        server.should_exit = True
-        await serving
+        door: Door = app.state.door
+        door.standing.stop()
+        try:
+            await asyncio.sleep(drain_s)
+        finally:
+            door.follower.end()
+            server.should_exit = True
+            await serving
         raise
 
 

@@ -1,0 +1,119 @@
+"""The OpenAPI 3.1 document: what the routes declare, and what the layers around them add to every one."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import FastAPI
+
+from appointments.http.problems import MEDIA_TYPE, TABLE, Problem
+
+REF = "#/components/schemas/"
+TEXT = {"type": "string"}
+HEADERS: dict[str, Any] = {
+    "ETag": {
+        "schema": {"type": "string", "pattern": '^"[1-9][0-9]*"$'},
+        "description": "The version.",
+        "required": True,
+    },
+    "Location": {"schema": TEXT, "description": "Where it is from now on.", "required": True},
+    "Idempotency-Replayed": {"schema": {"const": "true"}, "description": "The key had been used before."},
+    "Preference-Applied": {"schema": TEXT, "description": "What of Prefer was heeded (RFC 7240)."},
+    "Link": {"schema": TEXT, "description": 'rel="next": the page that follows (RFC 8288).'},
+    "Retry-After": {"schema": {"type": "string", "pattern": "^[0-9]+$"}, "description": "Seconds.", "required": True},
+    "Allow": {"schema": TEXT, "required": True},
+}
+OF_ONE = ("appointment", "cancel", "reschedule", "act", "events", "state", "replay")
+"""Operations on an appointment that a command answered."""
+
+
+def describe(app: FastAPI) -> None:
+    """Have the application tell the whole document, made at the first request for it."""
+    declared = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = declared()
+            schemas = document["components"]["schemas"]
+            schemas["Problem"] = Problem.model_json_schema(ref_template=REF + "{model}")
+            schemas.update(schemas["Problem"].pop("$defs"))
+            for name in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(name, None)
+            for method, operation in _operations(document):
+                _complete(method, operation)
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path in document["paths"].values():
+        yield from path.items()
+
+
+def _complete(method: str, operation: dict[str, Any]) -> None:
+    responses, parameters = operation["responses"], _names(operation)
+    responses.pop("422", None)
+    if method == "post" and "AppointmentBody" in str(responses.get("202")):
+        _complete_command(operation)
+    elif operation["operationId"] == "appointment":
+        responses["304"] = {"description": "As the client knows it.", "headers": _headers("ETag")}
+        responses["200"]["headers"] = _headers("ETag")
+    elif operation["operationId"] in ("list_appointments", "events"):
+        responses["200"]["headers"] = _headers("Link")
+    elif operation["operationId"] == "reconcile":
+        responses["201"]["headers"] = _headers("Location")
+        responses["201"]["links"] = {
+            name: {"operationId": name, "parameters": {"id": "$response.body#/id"}} for name in ("report", "heal")
+        }
+    for status in sorted(_refusals(method, operation, parameters)):
+        responses[str(status)] = _problem(status)
+
+
+def _complete_command(operation: dict[str, Any]) -> None:
+    responses = operation["responses"]
+    done = responses["202"]
+    done["headers"] = _headers("ETag", "Location", "Preference-Applied")
+    done["description"] = "It is durable, and on its way."
+    if "Idempotency-Key" in _names(operation) and operation["operationId"] in ("book", "ui_event"):
+        responses["201"] = {**done, "description": "It was confirmed within the wait."}
+        done["links"] = {name: {"operationId": name, "parameters": {"id": "$response.body#/id"}} for name in OF_ONE}
+    repeated = {**done, "description": "The key was used before; or it was done within the wait."}
+    responses["200"] = {**repeated, "headers": {**done["headers"], **_headers("Idempotency-Replayed")}}
+
+
+def _refusals(method: str, operation: dict[str, Any], parameters: set[str]) -> set[int]:
+    name = operation["operationId"]
+    found = {400, 500, 503}
+    if "security" in operation:
+        found |= {401, 403, 429}
+    if parameters or "requestBody" in operation:
+        found.add(422)
+    if "id" in parameters or "provider" in parameters:
+        found.add(404)
+    if "requestBody" in operation:
+        found |= {408, 413, 415}
+    if "AppointmentBody" in str(operation["responses"].get("202")):
+        found |= {409, 412} if "id" in parameters or name == "ui_event" else set()
+        found |= {404} if name == "ui_event" else set()
+    per_name = {"state": {409}, "report": {406}, "reconcile": {502}, "called_back": {401, 408, 413}}
+    return found | per_name.get(name, set())
+
+
+def _names(operation: dict[str, Any]) -> set[str]:
+    return {parameter["name"] for parameter in operation.get("parameters", ())}
+
+
+def _headers(*names: str) -> dict[str, Any]:
+    return {name: HEADERS[name] for name in names}
+
+
+def _problem(status: int) -> dict[str, Any]:
+    names = [name for name, (of, _) in TABLE.items() if of == status]
+    told: dict[str, Any] = {
+        "description": "; ".join(f"{name}: {TABLE[name][1]}" for name in names),
+        "content": {MEDIA_TYPE: {"schema": {"$ref": f"{REF}Problem"}}},
+    }
+    if status in (429, 503):
+        told["headers"] = _headers("Retry-After")
+    return told

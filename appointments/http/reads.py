@@ -1,0 +1,132 @@
+"""What is known: appointments, their audit trails and past states, the verdict of a replay, figures."""
+
+from typing import Annotated, Any
+from urllib.parse import urlencode
+from uuid import UUID
+
+from fastapi import Query, Request
+from pydantic import BaseModel, model_validator
+from starlette.responses import Response
+
+from appointments.http.answers import document, etag, linked, shown
+from appointments.http.asking import At, Auditor, IfNoneMatch, Reader, weak_versions
+from appointments.http.dead_letters import DeadLetters
+from appointments.http.routing import router
+from appointments.views import AppointmentBody, AppointmentFilter, AuditEvent
+from domain.commands import Instant, parse
+from domain.errors import InvalidFields
+from domain.lifecycle import Phase, State
+from projections.figures_report import FiguresReport
+from saga.replay import Replay
+
+ONE = "/v1/appointments/{id}"
+EVENTS_MAX = 1_000
+routes = router("what is known")
+
+
+class Listed(BaseModel):
+    """A page of appointments, newest first."""
+
+    items: tuple[AppointmentBody, ...]
+    next_cursor: str | None
+
+
+class Trail(BaseModel):
+    """A part of an audit trail, in order."""
+
+    items: tuple[AuditEvent, ...]
+
+
+class ListQuery(BaseModel):
+    """Which appointments: those that match all that is given."""
+
+    model_config = {"extra": "forbid"}
+
+    state: State | None = None
+    phase: Phase | None = None
+    calendar: str | None = Query(None, max_length=64)
+    parked: bool | None = None
+    from_: Instant | None = Query(None, alias="from", description="They end after this.")
+    to: Instant | None = Query(None, description="They start before this.")
+    q: str | None = Query(None, max_length=255, description="Part of the summary, the location or the id.")
+    limit: int = Query(50, ge=1, le=200)
+    cursor: str | None = Query(None, max_length=64, description="`next_cursor` of the page before.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_empty(cls, given: Any) -> Any:
+        """`?state=` asks for nothing."""
+        return {name: value for name, value in given.items() if value != ""} if isinstance(given, dict) else given
+
+
+@routes.get("/v1/appointments", response_model=Listed)
+async def list_appointments(at: At, who: Reader, query: Annotated[ListQuery, Query()], request: Request) -> Response:
+    """A page of appointments. A walk along `next_cursor` neither skips nor repeats, whatever is written meanwhile."""
+    asked = query.model_dump(by_alias=True, exclude_none=True)
+    page = await at.desk.list(parse(AppointmentFilter, {**asked, "tenant": who.tenant}))
+    given = {name: value for name, value in request.query_params.items() if name != "cursor" and value}
+    following = f"/v1/appointments?{urlencode({**given, 'cursor': page.next_cursor})}" if page.next_cursor else None
+    listed = Listed.model_construct(items=page.items, next_cursor=page.next_cursor)
+    return document(listed, headers=linked(following))
+
+
+@routes.get(ONE, response_model=AppointmentBody)
+async def appointment(at: At, who: Reader, id: UUID, if_none_match: IfNoneMatch = None) -> Response:
+    """One appointment as it stands now."""
+    known = weak_versions(if_none_match) if if_none_match is not None else ()
+    one = await at.desk.show(id, tenant=who.tenant)
+    if known is None or one.version in known:
+        return Response(status_code=304, headers={"ETag": etag(one.version)})
+    return shown(one)
+
+
+@routes.get(f"{ONE}/events", response_model=Trail)
+async def events(
+    at: At,
+    who: Auditor,
+    id: UUID,
+    after: Annotated[int, Query(ge=0, le=2**31, description="Those behind this version.")] = 0,
+    limit: Annotated[int, Query(ge=1, le=EVENTS_MAX)] = EVENTS_MAX,
+) -> Response:
+    """The audit trail: who, when, why, and because of what."""
+    trail = [event for event in await at.desk.events(id, tenant=who.tenant) if event.version > after]
+    items = tuple(trail[:limit])
+    more = f"/v1/appointments/{id}/events?after={items[-1].version}&limit={limit}" if len(trail) > limit else None
+    return document(Trail.model_construct(items=items), headers=linked(more))
+
+
+@routes.get(f"{ONE}/state", response_model=AppointmentBody)
+async def state(
+    at: At,
+    who: Auditor,
+    id: UUID,
+    version: Annotated[int | None, Query(ge=1, le=2**31)] = None,
+    instant: Annotated[Instant | None, Query(alias="at", description="With an offset.")] = None,
+) -> Response:
+    """The appointment as it was, at a version or at an instant."""
+    if version is not None and instant is not None:
+        raise InvalidFields("ask for a version or for an instant", (("/version", "not together with at"),))
+    return shown(await at.desk.state_at(id, version=version, at=instant, tenant=who.tenant))
+
+
+@routes.post(f"{ONE}/replay", response_model=Replay)
+async def replay(at: At, who: Auditor, id: UUID) -> Response:
+    """Decide again what was decided, and compare it with what was recorded."""
+    return document(await at.desk.replay(id, tenant=who.tenant))
+
+
+@routes.get("/v1/figures", response_model=FiguresReport)
+async def figures(
+    at: At,
+    who: Reader,
+    since: Annotated[Instant | None, Query()] = None,
+    until: Annotated[Instant | None, Query()] = None,
+) -> Response:
+    """Success rate, attempts, retries, compensations and latencies, between two instants widened to whole hours."""
+    return document(await at.desk.figures(since=since, until=until, tenant=who.tenant))
+
+
+@routes.get("/v1/dead-letters", response_model=DeadLetters)
+async def left_behind(at: At, who: Auditor) -> Response:
+    """What no program takes up any more: an operator has to."""
+    return document(await at.letters.of(who.tenant))
