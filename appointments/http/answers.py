@@ -6,9 +6,7 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter
 from starlette.responses import Response
 
-from appointments.access.roles import Principal
-from appointments.http.asking import Preferences
-from appointments.http.door import Door
+from appointments.http.asking import Said, Visit
 from appointments.views import Appointment, AppointmentBody
 from domain.lifecycle import SETTLED, State
 
@@ -31,21 +29,21 @@ def shown(one: Appointment, status: int = 200, headers: Mapping[str, str] | None
     return Response(_body.dump_json(one), status, {"ETag": etag(one.version), **(headers or {})}, JSON)
 
 
-async def commanded(at: Door, who: Principal, one: Appointment, wishes: Preferences, *, books: bool) -> Response:
+async def commanded(visit: Visit, one: Appointment, said: Said, *, books: bool = False) -> Response:
     """What a command came to: 202, or after a wait its end (201 for a booking that is confirmed); 200 for a repeat.
 
     A wait ends early where this process stops.
     """
     here, replayed = one.links["self"], one.replayed
-    if wishes.wait_s and one.state not in SETTLED and not one.parked:
-        waited = at.desk.show(one.id, tenant=who.tenant, wait=wishes.wait_s)
-        one = await at.standing.unless_stopping(waited) or one
+    if said.wait_s and one.state not in SETTLED and not one.parked:
+        waited = visit.desk.show(one.id, tenant=visit.tenant, wait=said.wait_s)
+        one = await visit.door.standing.unless_stopping(waited) or one
     headers: dict[str, str] = {"Location": here}
-    if wishes.applied:
-        headers["Preference-Applied"] = wishes.applied
+    if said.applied:
+        headers["Preference-Applied"] = said.applied
     if replayed:
         return shown(one, 200, {**headers, "Idempotency-Replayed": "true"})
-    ended = bool(wishes.wait_s) and one.state in SETTLED
+    ended = bool(said.wait_s) and one.state in SETTLED
     if books:
         return shown(one, 201 if ended and one.state is State.CONFIRMED else 202, headers)
     return shown(one, 200 if ended else 202, headers)

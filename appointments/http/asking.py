@@ -1,23 +1,42 @@
-"""What a request says beside its body: who asks, under which key, for which version, and how long it will wait."""
+"""What a request says beside its body: who asks, under which key, for which version, and how long it will wait.
+
+Headers are read here by hand, and described in `openapi.py`: declared one by one they would cost a sixth of a booking.
+"""
 
 import re
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import Depends, Header, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi import Depends, Request
+from fastapi.security import HTTPBearer
 
 from appointments.access.roles import Permission, Principal
 from appointments.http.door import Door
 from appointments.http.problems import Refusal
-from domain.commands import Key as KeyText
+from appointments.orchestrator import Orchestrator
 
 WAIT_MAX_S = 60
+KEY = re.compile(r"[!-~]{1,255}")
 TAG = re.compile(r'(?P<weak>W/)?"(?P<tag>[\x21\x23-\x7e\x80-\xff]*)"')
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
-_bearer = HTTPBearer(auto_error=False, description="`appointments token create` makes one; `serve --dev` asks for none")
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One request of somebody who may make it."""
+
+    door: Door
+    who: Principal
+
+    @property
+    def desk(self) -> Orchestrator:
+        """The appointment desk."""
+        return self.door.desk
+
+    @property
+    def tenant(self) -> str:
+        """Whose data it is about."""
+        return self.who.tenant
 
 
 async def door(request: Request) -> Door:
@@ -26,51 +45,86 @@ async def door(request: Request) -> Door:
     return found
 
 
-At = Annotated[Door, Depends(door)]
+class May(HTTPBearer):
+    """The dependency of a route that takes a permission. Raises `Unauthenticated` and `Refusal`."""
 
+    def __init__(self, permission: Permission) -> None:
+        told = "`appointments token create` makes one; `serve --dev` asks for none"
+        super().__init__(scheme_name="bearer", description=told, auto_error=False)
+        self._permission = permission
 
-def may(permission: Permission) -> Callable[..., Awaitable[Principal]]:
-    """Who asks, and may do that. The dependency raises `Unauthenticated` and `Refusal`."""
-
-    async def caller(at: At, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> Principal:
-        principal = at.access.authenticate(given.credentials if given else None)
-        if (wait_s := at.access.throttle(principal.tenant, at.now())) is not None:
+    async def __call__(self, request: Request) -> Visit:  # type: ignore[override]
+        """Who asks, once it is clear that it may."""
+        at: Door = request.app.state.door
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        who = at.access.authenticate(token.strip() or None if scheme.lower() == "bearer" else None)
+        if (wait_s := at.access.throttle(who.tenant, at.now())) is not None:
             raise Refusal("too-many-requests", "slow down", {"Retry-After": str(int(wait_s) + 1)})
-        if not at.access.allows(principal, permission):
-            raise Refusal("forbidden", f"a {principal.role} may not do this: it takes the permission to {permission}")
-        return principal
-
-    return caller
+        if not at.access.allows(who, self._permission):
+            raise Refusal("forbidden", f"a {who.role} may not do this: it takes the permission to {self._permission}")
+        return Visit(at, who)
 
 
 @dataclass(frozen=True, slots=True)
-class Preferences:
-    """RFC 7240. `wait_s` 0: answer at once."""
+class Said:
+    """What the headers of a command say. `wait_s` 0: answer at once."""
 
-    wait_s: int = 0
-    applied: str = ""
+    key: str | None
+    wait_s: int
+    applied: str
+    conversation: str | None
+    versions: tuple[int, ...] | None
+    """At which alone it is to be carried out; None: at any."""
+
+    async def expected(self, visit: Visit, id: Any) -> int | None:
+        """The one of these versions that the appointment may be at."""
+        if self.versions is None:
+            return None
+        now = (await visit.desk.show(id, tenant=visit.tenant)).version if len(self.versions) > 1 else 0
+        return now if now in self.versions else (*self.versions, 0)[0]
 
 
-async def preferences(
-    prefer: Annotated[
-        list[str] | None,
-        Header(description="`wait=N`: answer at the end, or after N seconds (at most 60); `respond-async`"),
-    ] = None,
-) -> Preferences:
-    """What the caller would like; what is not known is left out, as the standard has it."""
+async def said(request: Request) -> Said:
+    """Read the headers. Raises `Refusal`."""
+    headers = request.headers
+    keys = headers.getlist("idempotency-key")
+    if keys and (len(keys) > 1 or not KEY.fullmatch(keys[0])):
+        raise Refusal("idempotency-key-missing", "send one Idempotency-Key of 1 to 255 visible ASCII characters")
+    wait_s, applied = _preferences(headers.getlist("prefer"))
+    if_match = headers.get("if-match")
+    traced = TRACEPARENT.fullmatch(headers.get("traceparent", ""))
+    return Said(
+        key=keys[0] if keys else None,
+        wait_s=wait_s,
+        applied=applied,
+        conversation=headers.get("x-correlation-id") or (traced[1] if traced else None),
+        versions=None if if_match is None else versions(if_match),
+    )
+
+
+async def keyed(request: Request) -> Said:
+    """The same for a command that needs a key. Raises `Refusal`."""
+    found = await said(request)
+    if found.key is None:
+        raise Refusal("idempotency-key-missing", "send an Idempotency-Key: a repeat with it does nothing twice")
+    return found
+
+
+def _preferences(told: list[str]) -> tuple[int, str]:
+    """RFC 7240: how long to wait, and what of it is heeded. What is not known is left out."""
     wait_s, applied = 0, []
-    for told in ",".join(prefer or ()).split(","):
-        name, _, value = (part.strip().strip('"') for part in told.partition("="))
+    for one in ",".join(told).split(","):
+        name, _, value = (part.strip().strip('"') for part in one.partition("="))
         if name.lower() == "wait" and value.isascii() and value.isdecimal() and not wait_s:
             wait_s = min(int(value[:6]), WAIT_MAX_S)
             applied.append(f"wait={wait_s}")
         elif name.lower() == "respond-async" and "respond-async" not in applied:
             applied.append("respond-async")
-    return Preferences(wait_s, ", ".join(applied))
+    return wait_s, ", ".join(applied)
 
 
 def versions(tags: str) -> tuple[int, ...] | None:
-    """The versions that an If-Match or If-None-Match names (0 for a tag that is none of ours); None for `*`.
+    """The versions that an If-Match names (0 for a tag that is none of ours); None for `*`.
 
     Raises `Refusal` for what is no list of entity tags (RFC 9110).
     """
@@ -82,39 +136,25 @@ def versions(tags: str) -> tuple[int, ...] | None:
     return tuple(_version(one["tag"]) for one in found if one is not None and one["weak"] is None)
 
 
-def weak_versions(tags: str) -> tuple[int, ...] | None:
-    """`versions` for the weak comparison that If-None-Match takes."""
-    return versions(tags.replace("W/", ""))
+def unchanged(request: Request, version: int) -> bool:
+    """Whether If-None-Match names this version; by the weak comparison, as it is to be."""
+    tags = request.headers.get("if-none-match")
+    if tags is None:
+        return False
+    known = versions(tags.replace("W/", ""))
+    return known is None or version in known
 
 
 def _version(tag: str) -> int:
     return int(tag) if tag.isascii() and tag.isdecimal() and len(tag) < 10 and tag[0] != "0" else 0
 
 
-async def correlation(
-    x_correlation_id: Annotated[str | None, Header(max_length=128, description="Goes into every event.")] = None,
-    traceparent: Annotated[
-        str | None, Header(description="W3C Trace Context: its trace id, where no id is given.")
-    ] = None,
-) -> str | None:
-    """The conversation that a command belongs to."""
-    if x_correlation_id:
-        return x_correlation_id
-    found = TRACEPARENT.fullmatch(traceparent or "")
-    return found[1] if found else None
-
-
-Reader = Annotated[Principal, Depends(may(Permission.READ))]
-Booker = Annotated[Principal, Depends(may(Permission.BOOK))]
-Auditor = Annotated[Principal, Depends(may(Permission.AUDIT))]
-Operator = Annotated[Principal, Depends(may(Permission.OPERATE))]
-Reconciler = Annotated[Principal, Depends(may(Permission.RECONCILE))]
-Healer = Annotated[Principal, Depends(may(Permission.HEAL))]
-Key = Annotated[KeyText, Header(alias="Idempotency-Key", description="The same key and body: the same appointment.")]
-OptionalKey = Annotated[KeyText | None, Header(alias="Idempotency-Key")]
-Wishes = Annotated[Preferences, Depends(preferences)]
-Conversation = Annotated[str | None, Depends(correlation)]
-IfMatch = Annotated[str | None, Header(alias="If-Match", max_length=255, description="Only at this version.")]
-IfNoneMatch = Annotated[
-    str | None, Header(alias="If-None-Match", max_length=255, description="Only if it has changed.")
-]
+At = Annotated[Door, Depends(door)]
+Reader = Annotated[Visit, Depends(May(Permission.READ))]
+Booker = Annotated[Visit, Depends(May(Permission.BOOK))]
+Auditor = Annotated[Visit, Depends(May(Permission.AUDIT))]
+Operator = Annotated[Visit, Depends(May(Permission.OPERATE))]
+Reconciler = Annotated[Visit, Depends(May(Permission.RECONCILE))]
+Healer = Annotated[Visit, Depends(May(Permission.HEAL))]
+Keyed = Annotated[Said, Depends(keyed)]
+MayBeKeyed = Annotated[Said, Depends(said)]

@@ -7,20 +7,8 @@ from fastapi import Body
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from appointments.access.roles import Principal
 from appointments.http.answers import commanded
-from appointments.http.asking import (
-    At,
-    Booker,
-    Conversation,
-    IfMatch,
-    Key,
-    Operator,
-    OptionalKey,
-    Wishes,
-    versions,
-)
-from appointments.http.door import Door
+from appointments.http.asking import Booker, Keyed, MayBeKeyed, Operator, Said, Visit
 from appointments.http.routing import router
 from appointments.views import AppointmentBody
 from domain.commands import Act, BookAppointment, CancelAppointment, RescheduleAppointment
@@ -41,81 +29,46 @@ class UiEvent(BaseModel):
     payload: dict[str, Any]
 
 
-async def _said(at: Door, who: Principal, id: UUID, if_match: str | None, conversation: str | None) -> dict[str, Any]:
-    """Who asks, in which conversation, and at which version alone the command is to be carried out."""
-    said = {"tenant": who.tenant, "actor": who.actor, "correlation_id": conversation}
-    named = versions(if_match) if if_match is not None else None
-    if named is None:
-        return said
-    now = (await at.desk.show(id, tenant=who.tenant)).version if len(named) > 1 else 0
-    return {**said, "expected_version": now if now in named else (*named, 0)[0]}
+def _who(visit: Visit, said: Said) -> dict[str, Any]:
+    return {"tenant": visit.tenant, "actor": visit.who.actor, "correlation_id": said.conversation, "key": said.key}
 
 
 @routes.post("/v1/appointments", status_code=202, response_model=AppointmentBody)
-async def book(
-    at: At, who: Booker, asked: BookAppointment, key: Key, wishes: Wishes, conversation: Conversation
-) -> Response:
+async def book(visit: Booker, asked: BookAppointment, said: Keyed) -> Response:
     """Book. Answered when the command is durable: it will be carried out, whatever happens to this process."""
-    booked = await at.desk.book(asked, key=key, tenant=who.tenant, actor=who.actor, correlation_id=conversation)
-    return await commanded(at, who, booked, wishes, books=True)
+    return await commanded(visit, await visit.desk.book(asked, **_who(visit, said)), said, books=True)
 
 
 @routes.post(f"{ONE}/cancel", status_code=202, response_model=AppointmentBody)
 async def cancel(
-    at: At,
-    who: Booker,
-    id: UUID,
-    key: Key,
-    wishes: Wishes,
-    conversation: Conversation,
-    if_match: IfMatch = None,
-    asked: Annotated[CancelAppointment | None, Body()] = None,
+    visit: Booker, id: UUID, said: Keyed, asked: Annotated[CancelAppointment | None, Body()] = None
 ) -> Response:
     """Cancel it, whatever its provider says by then."""
-    said = await _said(at, who, id, if_match, conversation)
-    cancelled = await at.desk.cancel(id, key=key, reason=asked.reason if asked else "", **said)
-    return await commanded(at, who, cancelled, wishes, books=False)
+    expected, reason = await said.expected(visit, id), asked.reason if asked else ""
+    cancelled = await visit.desk.cancel(id, reason=reason, expected_version=expected, **_who(visit, said))
+    return await commanded(visit, cancelled, said)
 
 
 @routes.post(f"{ONE}/reschedule", status_code=202, response_model=AppointmentBody)
-async def reschedule(
-    at: At,
-    who: Booker,
-    id: UUID,
-    asked: RescheduleAppointment,
-    key: Key,
-    wishes: Wishes,
-    conversation: Conversation,
-    if_match: IfMatch = None,
-) -> Response:
+async def reschedule(visit: Booker, id: UUID, asked: RescheduleAppointment, said: Keyed) -> Response:
     """Move it to another time."""
-    said = await _said(at, who, id, if_match, conversation)
-    moved = await at.desk.reschedule(id, start=asked.start, end=asked.end, time_zone=asked.time_zone, key=key, **said)
-    return await commanded(at, who, moved, wishes, books=False)
+    wanted: dict[str, Any] = {"start": asked.start, "end": asked.end, "time_zone": asked.time_zone}
+    expected = await said.expected(visit, id)
+    moved = await visit.desk.reschedule(id, expected_version=expected, **wanted, **_who(visit, said))
+    return await commanded(visit, moved, said)
 
 
 @routes.post(f"{ONE}/actions", status_code=202, response_model=AppointmentBody)
-async def act(
-    at: At,
-    who: Operator,
-    id: UUID,
-    asked: Act,
-    wishes: Wishes,
-    conversation: Conversation,
-    key: OptionalKey = None,
-    if_match: IfMatch = None,
-) -> Response:
+async def act(visit: Operator, id: UUID, asked: Act, said: MayBeKeyed) -> Response:
     """An operator's action. Without a key, the same action at the same version is done once."""
-    said = await _said(at, who, id, if_match, conversation)
-    acted = await at.desk.act(id, asked.action, reason=asked.reason, step=asked.step, key=key, **said)
-    return await commanded(at, who, acted, wishes, books=False)
+    wanted: dict[str, Any] = {"action": asked.action, "reason": asked.reason, "step": asked.step}
+    acted = await visit.desk.act(id, expected_version=await said.expected(visit, id), **wanted, **_who(visit, said))
+    return await commanded(visit, acted, said)
 
 
 @routes.post("/v1/ui-events", status_code=202, response_model=AppointmentBody)
-async def ui_event(
-    at: At, who: Booker, asked: UiEvent, key: Key, wishes: Wishes, conversation: Conversation
-) -> Response:
+async def ui_event(visit: Booker, asked: UiEvent, said: Keyed) -> Response:
     """An event of the legacy front end as the command that it stands for."""
     event = asked.model_dump(exclude_unset=True)
-    given = await at.desk.ui_event(event, key=key, tenant=who.tenant, actor=who.actor, correlation_id=conversation)
-    return await commanded(at, who, given, wishes, books=LABELS[action_label(event)] == "book")
+    given = await visit.desk.ui_event(event, **_who(visit, said))
+    return await commanded(visit, given, said, books=LABELS[action_label(event)] == "book")

@@ -22,6 +22,33 @@ HEADERS: dict[str, Any] = {
     "Retry-After": {"schema": {"type": "string", "pattern": "^[0-9]+$"}, "description": "Seconds.", "required": True},
     "Allow": {"schema": TEXT, "required": True},
 }
+
+
+def _asked(name: str, pattern: str, told: str, required: bool = False) -> dict[str, Any]:
+    schema = {"type": "string", "pattern": pattern}
+    return {"name": name, "in": "header", "required": required, "schema": schema, "description": told}
+
+
+_TAGS = r'^(\*|"[0-9]{1,9}"(, ?"[0-9]{1,9}")*)$'
+_KEY, _OPTIONAL_KEY = (
+    _asked("Idempotency-Key", "^[!-~]{1,255}$", "The same key and body: done once.", required)
+    for required in (True, False)
+)
+_WISHES = (
+    _asked("Prefer", "^(wait=[0-9]{1,2}|respond-async)$", "Wait for the end, at most 60 s; or do not (RFC 7240)."),
+    _asked("X-Correlation-ID", "^[!-~]{1,128}$", "Goes into every event."),
+    _asked("traceparent", "^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$", "Its trace id, where no id is given."),
+)
+_IF_MATCH = _asked("If-Match", _TAGS, "Only at this version.")
+ASKED: dict[str, tuple[dict[str, Any], ...]] = {
+    "book": (_KEY, *_WISHES),
+    "ui_event": (_KEY, *_WISHES),
+    "cancel": (_KEY, _IF_MATCH, *_WISHES),
+    "reschedule": (_KEY, _IF_MATCH, *_WISHES),
+    "act": (_OPTIONAL_KEY, _IF_MATCH, *_WISHES),
+    "appointment": (_asked("If-None-Match", _TAGS, "Only if it has changed."),),
+}
+"""Headers that `asking.py` reads."""
 OF_ONE = ("appointment", "cancel", "reschedule", "act", "events", "state", "replay")
 """Operations on an appointment that a command answered."""
 
@@ -52,8 +79,10 @@ def _operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]
 
 
 def _complete(method: str, operation: dict[str, Any]) -> None:
-    responses, parameters = operation["responses"], _names(operation)
+    responses = operation["responses"]
     responses.pop("422", None)
+    operation.setdefault("parameters", []).extend(ASKED.get(operation["operationId"], ()))
+    parameters = _names(operation)
     if method == "post" and "AppointmentBody" in str(responses.get("202")):
         _complete_command(operation)
     elif operation["operationId"] == "appointment":
@@ -75,7 +104,7 @@ def _complete_command(operation: dict[str, Any]) -> None:
     done = responses["202"]
     done["headers"] = _headers("ETag", "Location", "Preference-Applied")
     done["description"] = "It is durable, and on its way."
-    if "Idempotency-Key" in _names(operation) and operation["operationId"] in ("book", "ui_event"):
+    if operation["operationId"] in ("book", "ui_event"):
         responses["201"] = {**done, "description": "It was confirmed within the wait."}
         done["links"] = {name: {"operationId": name, "parameters": {"id": "$response.body#/id"}} for name in OF_ONE}
     repeated = {**done, "description": "The key was used before; or it was done within the wait."}

@@ -144,9 +144,6 @@ def _methods(route: BaseRoute, scope: Scope) -> Iterable[str]:
 
 def _invalid(fault: RequestValidationError) -> Response:
     errors = [(_pointer(one["loc"]), one["msg"].removeprefix("Value error, ")) for one in fault.errors()]
-    keys = [detail for pointer, detail in errors if pointer == "/Idempotency-Key"]
-    if keys:
-        return problem("idempotency-key-missing", f"send Idempotency-Key: 1 to 255 visible ASCII characters; {keys[0]}")
     detail = "; ".join(f"{pointer}: {detail}" if pointer else detail for pointer, detail in errors)
     return problem("invalid-fields", detail, errors)
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, model_validator
 from starlette.responses import Response
 
 from appointments.http.answers import document, etag, linked, shown
-from appointments.http.asking import At, Auditor, IfNoneMatch, Reader, weak_versions
+from appointments.http.asking import Auditor, Reader, unchanged
 from appointments.http.dead_letters import DeadLetters
 from appointments.http.routing import router
 from appointments.views import AppointmentBody, AppointmentFilter, AuditEvent
@@ -60,10 +60,10 @@ class ListQuery(BaseModel):
 
 
 @routes.get("/v1/appointments", response_model=Listed)
-async def list_appointments(at: At, who: Reader, query: Annotated[ListQuery, Query()], request: Request) -> Response:
+async def list_appointments(visit: Reader, query: Annotated[ListQuery, Query()], request: Request) -> Response:
     """A page of appointments. A walk along `next_cursor` neither skips nor repeats, whatever is written meanwhile."""
     asked = query.model_dump(by_alias=True, exclude_none=True)
-    page = await at.desk.list(parse(AppointmentFilter, {**asked, "tenant": who.tenant}))
+    page = await visit.desk.list(parse(AppointmentFilter, {**asked, "tenant": visit.tenant}))
     given = {name: value for name, value in request.query_params.items() if name != "cursor" and value}
     following = f"/v1/appointments?{urlencode({**given, 'cursor': page.next_cursor})}" if page.next_cursor else None
     listed = Listed.model_construct(items=page.items, next_cursor=page.next_cursor)
@@ -71,25 +71,23 @@ async def list_appointments(at: At, who: Reader, query: Annotated[ListQuery, Que
 
 
 @routes.get(ONE, response_model=AppointmentBody)
-async def appointment(at: At, who: Reader, id: UUID, if_none_match: IfNoneMatch = None) -> Response:
+async def appointment(visit: Reader, id: UUID, request: Request) -> Response:
     """One appointment as it stands now."""
-    known = weak_versions(if_none_match) if if_none_match is not None else ()
-    one = await at.desk.show(id, tenant=who.tenant)
-    if known is None or one.version in known:
+    one = await visit.desk.show(id, tenant=visit.tenant)
+    if unchanged(request, one.version):
         return Response(status_code=304, headers={"ETag": etag(one.version)})
     return shown(one)
 
 
 @routes.get(f"{ONE}/events", response_model=Trail)
 async def events(
-    at: At,
-    who: Auditor,
+    visit: Auditor,
     id: UUID,
     after: Annotated[int, Query(ge=0, le=2**31, description="Those behind this version.")] = 0,
     limit: Annotated[int, Query(ge=1, le=EVENTS_MAX)] = EVENTS_MAX,
 ) -> Response:
     """The audit trail: who, when, why, and because of what."""
-    trail = [event for event in await at.desk.events(id, tenant=who.tenant) if event.version > after]
+    trail = [event for event in await visit.desk.events(id, tenant=visit.tenant) if event.version > after]
     items = tuple(trail[:limit])
     more = f"/v1/appointments/{id}/events?after={items[-1].version}&limit={limit}" if len(trail) > limit else None
     return document(Trail.model_construct(items=items), headers=linked(more))
@@ -97,8 +95,7 @@ async def events(
 
 @routes.get(f"{ONE}/state", response_model=AppointmentBody)
 async def state(
-    at: At,
-    who: Auditor,
+    visit: Auditor,
     id: UUID,
     version: Annotated[int | None, Query(ge=1, le=2**31)] = None,
     instant: Annotated[Instant | None, Query(alias="at", description="With an offset.")] = None,
@@ -106,27 +103,26 @@ async def state(
     """The appointment as it was, at a version or at an instant."""
     if version is not None and instant is not None:
         raise InvalidFields("ask for a version or for an instant", (("/version", "not together with at"),))
-    return shown(await at.desk.state_at(id, version=version, at=instant, tenant=who.tenant))
+    return shown(await visit.desk.state_at(id, version=version, at=instant, tenant=visit.tenant))
 
 
 @routes.post(f"{ONE}/replay", response_model=Replay)
-async def replay(at: At, who: Auditor, id: UUID) -> Response:
+async def replay(visit: Auditor, id: UUID) -> Response:
     """Decide again what was decided, and compare it with what was recorded."""
-    return document(await at.desk.replay(id, tenant=who.tenant))
+    return document(await visit.desk.replay(id, tenant=visit.tenant))
 
 
 @routes.get("/v1/figures", response_model=FiguresReport)
 async def figures(
-    at: At,
-    who: Reader,
+    visit: Reader,
     since: Annotated[Instant | None, Query()] = None,
     until: Annotated[Instant | None, Query()] = None,
 ) -> Response:
     """Success rate, attempts, retries, compensations and latencies, between two instants widened to whole hours."""
-    return document(await at.desk.figures(since=since, until=until, tenant=who.tenant))
+    return document(await visit.desk.figures(since=since, until=until, tenant=visit.tenant))
 
 
 @routes.get("/v1/dead-letters", response_model=DeadLetters)
-async def left_behind(at: At, who: Auditor) -> Response:
+async def left_behind(visit: Auditor) -> Response:
     """What no program takes up any more: an operator has to."""
-    return document(await at.letters.of(who.tenant))
+    return document(await visit.door.letters.of(visit.tenant))

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from appointments.http.answers import document
-from appointments.http.asking import At, Auditor, Healer, Reconciler
+from appointments.http.asking import Auditor, Healer, Reconciler
 from appointments.http.door import Door
 from appointments.http.negotiation import best
 from appointments.http.reports import KeptReport
@@ -52,12 +52,12 @@ class Healing(BaseModel):
 
 
 @routes.post("/v1/reconciliations", status_code=201, response_model=KeptReport)
-async def reconcile(at: At, who: Reconciler, asked: Reconcile) -> Response:
+async def reconcile(visit: Reconciler, asked: Reconcile) -> Response:
     """Compare a calendar with the log: intended, attempted, there. Changes nothing."""
     if asked.from_ and asked.to and asked.to <= asked.from_:
         raise InvalidFields("to must be later than from", (("/to", "not later than from"),))
-    report = await at.desk.reconcile(asked.calendar, policy=asked.policy, tenant=who.tenant)
-    kept = at.reports.keep(await _between(at, report, asked.from_, asked.to))
+    report = await visit.desk.reconcile(asked.calendar, policy=asked.policy, tenant=visit.tenant)
+    kept = visit.door.reports.keep(await _between(visit.door, report, asked.from_, asked.to))
     return document(kept, 201, {"Location": kept.links["self"]})
 
 
@@ -66,9 +66,9 @@ async def reconcile(at: At, who: Reconciler, asked: Reconcile) -> Response:
     response_model=KeptReport,
     responses={200: {"content": {CSV: {"schema": {"type": "string"}}, HTML: {"schema": {"type": "string"}}}}},
 )
-async def report(at: At, who: Auditor, id: UUID, accept: Annotated[str, Header(max_length=1_000)] = JSON) -> Response:
+async def report(visit: Auditor, id: UUID, accept: Annotated[str, Header(max_length=1_000)] = JSON) -> Response:
     """The report, as JSON, CSV or a page to read and to print."""
-    kept = at.reports.of(who.tenant, id)
+    kept = visit.door.reports.of(visit.tenant, id)
     match best(accept, FORMATS):
         case "text/csv":
             return Response(to_csv(kept), media_type=CSV, headers={"Vary": "Accept"})
@@ -79,9 +79,11 @@ async def report(at: At, who: Auditor, id: UUID, accept: Annotated[str, Header(m
 
 
 @routes.post("/v1/reconciliations/{id}/heal", response_model=Healing)
-async def heal(at: At, who: Healer, id: UUID, asked: Heal) -> Response:
+async def heal(visit: Healer, id: UUID, asked: Heal) -> Response:
     """Give the commands that the report proposes, or only show them. A second time does nothing."""
-    healed = await at.desk.heal(at.reports.of(who.tenant, id), dry_run=asked.dry_run, actor=who.actor)
+    healed = await visit.desk.heal(
+        visit.door.reports.of(visit.tenant, id), dry_run=asked.dry_run, actor=visit.who.actor
+    )
     return document(Healing(dry_run=asked.dry_run, items=healed))
 
 

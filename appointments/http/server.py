@@ -53,6 +53,7 @@ async def serve(app: FastAPI, opened: socket.socket, up: Callable[[], None] = la
         app,
         http=BoundedConnection,
         ws="none",
+        proxy_headers=False,
         log_config=None,
         access_log=False,
         server_header=False,
