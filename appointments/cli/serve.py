@@ -36,6 +36,11 @@ EXAMPLE = """try       curl -i {here}/v1/appointments -H 'Idempotency-Key: order
             "calendar": "main", "start": "2031-03-03T09:00:00Z", "end": "2031-03-03T09:30:00Z",
             "time_zone": "Europe/Berlin", "summary": "Check-up"}}'
           curl -N {here}/v1/stream"""
+BREAK = """break     curl -X POST {control}/scripts --json '{{"match": {{}}, "times": -1,
+            "behavior": {{"mode": "fail_then_succeed", "failures": 1000000, "status": 503}}}}'
+heal      curl -X DELETE {control}/scripts"""
+PATIENCE_MS = {"deadline_ms": 20_000, "cleanup_ms": 20_000}
+"""What cannot be done is to park while somebody looks."""
 
 
 def register(app: typer.Typer) -> None:
@@ -96,6 +101,8 @@ async def mock_provider(
 async def _for_dev(session: Session, stack: AsyncExitStack) -> Settings:
     """A store of its own and a provider of its own, unless others are named."""
     settings = session.settings
+    patience = {name: ms for name, ms in PATIENCE_MS.items() if name not in settings.model_fields_set}
+    settings = settings.model_copy(update=patience)
     if "store" not in settings.model_fields_set:
         settings = settings.model_copy(update={"store": DEV_STORE})
         session.note(f"store     {DEV_STORE}")
@@ -103,7 +110,8 @@ async def _for_dev(session: Session, stack: AsyncExitStack) -> Settings:
         mock = await stack.enter_async_context(MockProvider())
         secret = settings.callback_secret or SecretStr(mock.secret)
         settings = settings.model_copy(update={"provider": mock.url, "callback_secret": secret})
-        session.note(f"provider  {mock.url} (mock; break it by way of {mock.control_url})")
+        session.note(f"provider  {mock.url} (a mock)")
+        session.note(BREAK.format(control=mock.control_url))
     return settings
 
 
