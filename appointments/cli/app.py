@@ -6,6 +6,7 @@ import typer
 
 from appointments.cli import (
     backfill,
+    backup,
     cases,
     check,
     checkpoint,
@@ -55,6 +56,7 @@ replay.register(app)
 what_if.register(app)
 cases.register(app)
 backfill.register(app)
+backup.register(app)
 erase.register(app)
 serve.register(app)
 main_job.register(app)

@@ -1,7 +1,7 @@
 """`check`: the whole store walked, and held against what was signed of it."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -52,8 +52,17 @@ async def check(
     Every event, every digest, every key, every row of open work; every signed checkpoint beside the log, and those of
     --checkpoint. Exit 1 when something is wrong.
     """
+    found, keys = await examine(session, checkpoint, signed_by or ())
+    session.answer({**found.model_dump(mode="json"), "signed_by": keys}, shown(found, keys))
+    return ExitCode.DONE if found.ok else ExitCode.FAILED
+
+
+async def examine(
+    session: Session, checkpoint: Path | None = None, signed_by: Iterable[str] = ()
+) -> tuple[Health, list[str]]:
+    """What a check finds, and the keys whose checkpoints were held against the log."""
     async with reading(session) as store:
-        signed, further = _signed(session.settings, checkpoint, frozenset(signed_by or ()))
+        signed, further = _signed(session.settings, checkpoint, frozenset(signed_by))
         if (log := _log(session.settings)) is not None:
             further += await beside_the_log(store, log.with_name(log.name + ".views"), PROJECTIONS)
         runs, now = await _runs(session.settings), WallClock().now()
@@ -61,9 +70,7 @@ async def check(
             found = await health(
                 store, now, runs, signed=signed, further=further, progress=lambda count: report.advance(by=count)
             )
-    keys = sorted({fingerprint(one.public_key) for one in signed})
-    session.answer({**found.model_dump(mode="json"), "signed_by": keys}, _shown(found, keys))
-    return ExitCode.DONE if found.ok else ExitCode.FAILED
+    return found, sorted({fingerprint(one.public_key) for one in signed})
 
 
 def _log(settings: Settings) -> Path | None:
@@ -118,7 +125,8 @@ async def _runs(settings: Settings) -> frozenset[Runs]:
     return frozenset({(saga.name, saga.version, settings.provider_name)})
 
 
-def _shown(found: Health, keys: list[str]) -> RenderableType:
+def shown(found: Health, keys: list[str]) -> RenderableType:
+    """The verdict, the counts, and each finding."""
     verdict = Text("yes", style="green") if found.ok else Text("no", style="red")
     signed = f"up to position {found.signed_until}, in {found.checkpoints} checkpoints" if found.checkpoints else "no"
     facts = render.pairs(

@@ -1,31 +1,37 @@
-"""What the page on operations says to do, done: copies, keys kept apart, a restore, and findings that can be mended."""
+"""What the page on operations says to do, done: backups, a restore, and findings that can be mended."""
 
 import inspect
 import re
+import shlex
 import shutil
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from typer.testing import CliRunner
+
 from appointments import Orchestrator, Settings
+from appointments.cli.app import app
 from domain.provider import Retryable
 from projections.findings import Finding
 from providers.local import LocalProvider
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "operations.md").read_text("utf-8")
-SQL = re.compile(r'^    sqlite3 (\S+) "([^"]+)"', re.MULTILINE)
 START = datetime(2031, 3, 3, 9, tzinfo=UTC)
 
 
-def run(folder: Path, command: tuple[str, str]) -> None:
-    """One `sqlite3 FILE "SQL"` of the page, in a folder."""
-    file, sql = command
-    sql = re.sub(r"'(\w+\.db)'", lambda name: f"'{folder / name[1]}'", sql.replace("\\\n", " "))
-    with closing(sqlite3.connect(folder / file, isolation_level=None)) as connection:
-        for statement in sql.split(";"):
-            connection.execute(statement)
+def run(words: Sequence[str], log: Path) -> int:
+    """One command on this store; its exit code."""
+    return CliRunner().invoke(app, [*words, "--store", f"sqlite:///{log}"]).exit_code
+
+
+def _words(said: str, folder: Path) -> list[str]:
+    for place in ("safe", "keys"):
+        (folder / place).mkdir(exist_ok=True)
+    return shlex.split(said.replace("/media", str(folder)))[1:]
 
 
 def settings(folder: Path) -> Settings:
@@ -59,28 +65,18 @@ def test_every_kind_of_finding_is_on_the_page() -> None:
     assert {kind for kinds_of_row in named for kind in kinds_of_row} == kinds
 
 
-async def test_a_copy_without_keys_names_nobody_and_is_whole_again_with_them(tmp_path: Path) -> None:
-    copy, part, bring_back = SQL.findall(PAGE)
-    async with Orchestrator.open(settings(tmp_path)) as desk:
-        ids = [(await desk.book(booking(n), key=f"key-{n}", wait=5)).id for n in range(3)]
-        before = [await desk.show(id) for id in ids]
-        run(tmp_path, copy)  # while it is in use
-    with closing(sqlite3.connect(tmp_path / "backup.db")) as connection:
-        keys = [key for (key,) in connection.execute("SELECT key FROM subject_keys")]
-    run(tmp_path, part)
-    assert len(keys) == 3
-    assert not any(key in (tmp_path / "backup.db").read_bytes() for key in keys)
-    assert all(key in (tmp_path / "keys.db").read_bytes() for key in keys)
-
-    restored = tmp_path / "restored"
-    restored.mkdir()
-    shutil.copy(tmp_path / "backup.db", restored / "x.db")
-    shutil.copy(tmp_path / "keys.db", restored / "keys.db")
-    assert await findings(restored) == [("key_gone", id) for id in sorted(map(str, ids))]
-    run(restored, bring_back)
-    assert await findings(restored) == []
-    async with Orchestrator.open(settings(restored)) as desk:
-        assert [await desk.show(id) for id in ids] == before
+def test_the_backups_of_the_page_are_made_and_restored(tmp_path: Path) -> None:
+    said = re.findall(r"^    (appointments (?:backup|restore) .*)$", PAGE, re.MULTILINE)
+    assert len(said) == 3
+    log = tmp_path / "data" / "appointments.db"
+    booked = ("book", "--calendar", "main", "--start", "2031-03-03T09:00", "--end", "2031-03-03T10:00", "--key", "k1")
+    further = ("--time-zone", "UTC", "--summary", "Visit", "--provider", "local:")
+    assert run((*booked, *further), log) == 0
+    assert run(_words(said[0], tmp_path), log) == 0
+    (tmp_path / "safe" / "2026-11-25.db").unlink()
+    assert run(_words(said[1], tmp_path), log) == 0
+    log.rename(tmp_path / "old.db")
+    assert run(_words(said[2], tmp_path)[:-2], log) == 0
 
 
 async def test_read_models_that_are_deleted_are_made_anew(tmp_path: Path) -> None:
