@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from appointments.http.answers import commanded
 from appointments.http.asking import Booker, Keyed, MayBeKeyed, Operator, Said, Visit
+from appointments.http.moments import Timed
 from appointments.http.routing import router
 from appointments.views import AppointmentBody
 from domain.commands import Act, BookAppointment, CancelAppointment, RescheduleAppointment
@@ -34,7 +35,7 @@ def _who(visit: Visit, said: Said) -> dict[str, Any]:
 
 
 @routes.post("/v1/appointments", status_code=202, response_model=AppointmentBody)
-async def book(visit: Booker, asked: BookAppointment, said: Keyed) -> Response:
+async def book(visit: Booker, asked: Timed[BookAppointment], said: Keyed) -> Response:
     """Book. Answered when the command is durable: it will be carried out, whatever happens to this process."""
     return await commanded(visit, await visit.desk.book(asked, **_who(visit, said)), said, books=True)
 
@@ -50,7 +51,7 @@ async def cancel(
 
 
 @routes.post(f"{ONE}/reschedule", status_code=202, response_model=AppointmentBody)
-async def reschedule(visit: Booker, id: UUID, asked: RescheduleAppointment, said: Keyed) -> Response:
+async def reschedule(visit: Booker, id: UUID, asked: Timed[RescheduleAppointment], said: Keyed) -> Response:
     """Move it to another time."""
     wanted: dict[str, Any] = {"start": asked.start, "end": asked.end, "time_zone": asked.time_zone}
     expected = await said.expected(visit, id)

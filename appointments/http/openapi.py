@@ -5,6 +5,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from appointments.callbacks import CallbackBody
 from appointments.http.problems import MEDIA_TYPE, TABLE, Problem
 
 REF = "#/components/schemas/"
@@ -24,29 +25,29 @@ HEADERS: dict[str, Any] = {
 }
 
 
-def _asked(name: str, pattern: str, told: str, required: bool = False) -> dict[str, Any]:
-    schema = {"type": "string", "pattern": pattern}
+def _asked(name: str, told: str, required: bool = False, **schema: Any) -> dict[str, Any]:
+    schema = {"type": "string", **schema}
     return {"name": name, "in": "header", "required": required, "schema": schema, "description": told}
 
 
 _TAGS = r'^(\*|"[0-9]{1,9}"(, ?"[0-9]{1,9}")*)$'
 _KEY, _OPTIONAL_KEY = (
-    _asked("Idempotency-Key", "^[!-~]{1,255}$", "The same key and body: done once.", required)
+    _asked("Idempotency-Key", "The same key and body: done once.", required, pattern="^[!-~]{1,255}$")
     for required in (True, False)
 )
 _WISHES = (
-    _asked("Prefer", "^(wait=[0-9]{1,2}|respond-async)$", "Wait for the end, at most 60 s; or do not (RFC 7240)."),
-    _asked("X-Correlation-ID", "^[!-~]{1,128}$", "Goes into every event."),
-    _asked("traceparent", "^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$", "Its trace id, where no id is given."),
+    _asked("Prefer", "`wait=N`: answer at the end, or after N seconds, at most 60; `respond-async` (RFC 7240)."),
+    _asked("X-Correlation-ID", "The conversation; goes into every event.", maxLength=128),
+    _asked("traceparent", "W3C Trace Context: its trace id, where no X-Correlation-ID is given."),
 )
-_IF_MATCH = _asked("If-Match", _TAGS, "Only at this version.")
+_IF_MATCH = _asked("If-Match", "Only at this version.", pattern=_TAGS)
 ASKED: dict[str, tuple[dict[str, Any], ...]] = {
     "book": (_KEY, *_WISHES),
     "ui_event": (_KEY, *_WISHES),
     "cancel": (_KEY, _IF_MATCH, *_WISHES),
     "reschedule": (_KEY, _IF_MATCH, *_WISHES),
     "act": (_OPTIONAL_KEY, _IF_MATCH, *_WISHES),
-    "appointment": (_asked("If-None-Match", _TAGS, "Only if it has changed."),),
+    "appointment": (_asked("If-None-Match", "Only if it has changed.", pattern=_TAGS),),
 }
 """Headers that `asking.py` reads."""
 OF_ONE = ("appointment", "cancel", "reschedule", "act", "events", "state", "replay")
@@ -61,8 +62,9 @@ def describe(app: FastAPI) -> None:
         if app.openapi_schema is None:
             document = declared()
             schemas = document["components"]["schemas"]
-            schemas["Problem"] = Problem.model_json_schema(ref_template=REF + "{model}")
-            schemas.update(schemas["Problem"].pop("$defs"))
+            for model in (Problem, CallbackBody):
+                schemas[model.__name__] = model.model_json_schema(ref_template=REF + "{model}")
+                schemas.update(schemas[model.__name__].pop("$defs"))
             for name in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(name, None)
             for method, operation in _operations(document):

@@ -1,19 +1,20 @@
 """What is known: appointments, their audit trails and past states, the verdict of a replay, figures."""
 
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import urlencode
 from uuid import UUID
 
 from fastapi import Query, Request
-from pydantic import BaseModel, model_validator
+from pydantic import BaseModel
 from starlette.responses import Response
 
 from appointments.http.answers import document, etag, linked, shown
 from appointments.http.asking import Auditor, Reader, unchanged
 from appointments.http.dead_letters import DeadLetters
+from appointments.http.moments import Moment
 from appointments.http.routing import router
 from appointments.views import AppointmentBody, AppointmentFilter, AuditEvent
-from domain.commands import Instant, parse
+from domain.commands import parse
 from domain.errors import InvalidFields
 from domain.lifecycle import Phase, State
 from projections.figures_report import FiguresReport
@@ -46,17 +47,11 @@ class ListQuery(BaseModel):
     phase: Phase | None = None
     calendar: str | None = Query(None, max_length=64)
     parked: bool | None = None
-    from_: Instant | None = Query(None, alias="from", description="They end after this.")
-    to: Instant | None = Query(None, description="They start before this.")
+    from_: Moment | None = Query(None, alias="from", description="They end after this.")
+    to: Moment | None = Query(None, description="They start before this.")
     q: str | None = Query(None, max_length=255, description="Part of the summary, the location or the id.")
     limit: int = Query(50, ge=1, le=200)
     cursor: str | None = Query(None, max_length=64, description="`next_cursor` of the page before.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_empty(cls, given: Any) -> Any:
-        """`?state=` asks for nothing."""
-        return {name: value for name, value in given.items() if value != ""} if isinstance(given, dict) else given
 
 
 @routes.get("/v1/appointments", response_model=Listed)
@@ -64,7 +59,7 @@ async def list_appointments(visit: Reader, query: Annotated[ListQuery, Query()],
     """A page of appointments. A walk along `next_cursor` neither skips nor repeats, whatever is written meanwhile."""
     asked = query.model_dump(by_alias=True, exclude_none=True)
     page = await visit.desk.list(parse(AppointmentFilter, {**asked, "tenant": visit.tenant}))
-    given = {name: value for name, value in request.query_params.items() if name != "cursor" and value}
+    given = {name: value for name, value in request.query_params.items() if name != "cursor"}
     following = f"/v1/appointments?{urlencode({**given, 'cursor': page.next_cursor})}" if page.next_cursor else None
     listed = Listed.model_construct(items=page.items, next_cursor=page.next_cursor)
     return document(listed, headers=linked(following))
@@ -98,7 +93,7 @@ async def state(
     visit: Auditor,
     id: UUID,
     version: Annotated[int | None, Query(ge=1, le=2**31)] = None,
-    instant: Annotated[Instant | None, Query(alias="at", description="With an offset.")] = None,
+    instant: Annotated[Moment | None, Query(alias="at", description="With an offset.")] = None,
 ) -> Response:
     """The appointment as it was, at a version or at an instant."""
     if version is not None and instant is not None:
@@ -115,8 +110,8 @@ async def replay(visit: Auditor, id: UUID) -> Response:
 @routes.get("/v1/figures", response_model=FiguresReport)
 async def figures(
     visit: Reader,
-    since: Annotated[Instant | None, Query()] = None,
-    until: Annotated[Instant | None, Query()] = None,
+    since: Annotated[Moment | None, Query()] = None,
+    until: Annotated[Moment | None, Query()] = None,
 ) -> Response:
     """Success rate, attempts, retries, compensations and latencies, between two instants widened to whole hours."""
     return document(await visit.desk.figures(since=since, until=until, tenant=visit.tenant))

@@ -5,13 +5,13 @@ from typing import Annotated
 from fastapi import Path, Request
 from starlette.responses import Response
 
-from appointments.callbacks import CallbackBody
 from appointments.http.asking import At
+from appointments.http.openapi import REF
 from appointments.http.problems import Refusal, problem
 from appointments.http.routing import router
 
 BODY = {
-    "requestBody": {"required": True, "content": {"application/json": {"schema": CallbackBody.model_json_schema()}}},
+    "requestBody": {"required": True, "content": {"application/json": {"schema": {"$ref": f"{REF}CallbackBody"}}}},
     "parameters": [
         {"name": name, "in": "header", "required": False, "schema": {"type": "string"}}
         for name in ("webhook-id", "webhook-timestamp", "webhook-signature")

@@ -12,11 +12,11 @@ from starlette.responses import Response
 from appointments.http.answers import document
 from appointments.http.asking import Auditor, Healer, Reconciler
 from appointments.http.door import Door
+from appointments.http.moments import Moment
 from appointments.http.negotiation import best
 from appointments.http.reports import KeptReport
 from appointments.http.routing import router
 from appointments.reconciling import Healed
-from domain.commands import Instant
 from domain.errors import HistoryError, InvalidFields, UnknownAppointment
 from domain.provider import Value
 from projections.reconciliation.model import Finding, Kind, Policy, Report
@@ -33,8 +33,8 @@ class Reconcile(Value):
     """Which calendar to compare; with `from` or `to` only what lies between them is told."""
 
     calendar: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")]
-    from_: Instant | None = Field(default=None, alias="from")
-    to: Instant | None = None
+    from_: Moment | None = Field(default=None, alias="from")
+    to: Moment | None = None
     policy: Policy = Policy.PARK
 
 
