@@ -123,6 +123,10 @@ class Appointment:
     created_at: datetime | None = None
     updated_at: datetime | None = None
     correlation_id: str = ""
+    asked_at: datetime | None = None
+    """When the last command was accepted."""
+    traceparent: str | None = None
+    """The trace that the last command that told one came in."""
     action_label: str | None = None
     key: str = ""
     foreign_ref: str | None = None

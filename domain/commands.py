@@ -48,6 +48,8 @@ Instant = Annotated[AwareDatetime, AfterValidator(_utc)]
 TimeZoneName = Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(_known_zone)]
 Key = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,255}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:@-]{1,128}$")]
+Traceparent = Annotated[str, StringConstraints(pattern=r"^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")]
+"""A W3C trace context: whose trace something belongs to. It decides nothing."""
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=40), AfterValidator(_printable)]
 MetadataValue = Annotated[str, StringConstraints(max_length=500), AfterValidator(_printable)]
 
@@ -184,6 +186,7 @@ class Request(Value):
     actor: Name = "anonymous"
     key: Key
     correlation_id: Annotated[str, StringConstraints(max_length=128), AfterValidator(_printable)] | None = None
+    traceparent: Traceparent | None = None
     action_label: Annotated[str, StringConstraints(max_length=64)] | None = None
     expected_version: int | None = Field(default=None, ge=0)
     callback_url: Annotated[str, StringConstraints(max_length=1_024)] | None = None

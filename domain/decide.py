@@ -69,6 +69,7 @@ def decide(state: Appointment, command: Command, request: Request, now: datetime
         "key": request.key,
         "fingerprint": print_,
         "correlation_id": request.correlation_id,
+        "traceparent": request.traceparent,
     }
     match command:
         case BookAppointment():

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from domain.commands import OperatorAction, PolicyOverride, Repair
+from domain.commands import OperatorAction, PolicyOverride, Repair, Traceparent
 from domain.provider import BookingDetails, BookingStatus, ProviderBooking, Value
 
 
@@ -47,6 +47,8 @@ class CommandFact(Event):
     key: str
     fingerprint: str
     correlation_id: str | None = None
+    traceparent: Traceparent | None = Field(default=None, exclude_if=lambda told: told is None)
+    """The trace that the command came in, and that the calls because of it go on with; it decides nothing."""
 
 
 class Beginning(CommandFact):

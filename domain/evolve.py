@@ -26,12 +26,16 @@ from domain.provider import BookingStatus, ProviderBooking
 
 WEBHOOKS_KEPT = 64
 FLIGHT_GRACE = timedelta(seconds=1)
+COMMANDS = frozenset(event for event in e.FACTS if issubclass(event, e.CommandFact))
 
 
 def evolve(before: Appointment, event: e.Event) -> Appointment:
     """The state after `event`. Raises `IllegalMove` when the life cycle has no such move: nothing has happened then."""
     state = move(before.state, type(event))
     now = but(before, version=before.version + 1, state=state, updated_at=event.at)
+    if type(event) in COMMANDS:
+        assert isinstance(event, e.CommandFact)
+        now = written(now, asked_at=event.at, traceparent=event.traceparent or now.traceparent)
     match event:
         case e.StepStarted():
             return _started(now, event)

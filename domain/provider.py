@@ -156,6 +156,8 @@ class Call(Value):
     client_ref: str
     timeout_ms: int = Field(gt=0)
     correlation_id: str = ""
+    traceparent: str | None = None
+    """The W3C trace context that every exchange of the call carries."""
     tenant: str = "default"
     replaces: str | None = None
     """Etag of the cancelled entry that a create may write over, where the provider keeps such entries."""

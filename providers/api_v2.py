@@ -80,7 +80,7 @@ class ApiV2Provider:
         """POST a booking; after a conflict, read back whose it is."""
         if details.recurrence:
             return Rejected(reason="the provider takes no series")
-        deadline = Deadline(call.timeout_ms)
+        deadline = Deadline.of(call)
         answer = await self._post(call, "", _asked(call, details, self._callback_url), deadline)
         if isinstance(answer, Failure):
             return failed(answer)
@@ -93,15 +93,15 @@ class ApiV2Provider:
 
     async def get(self, call: Call, calendar: str, provider_ref: str) -> ReadOutcome:
         """GET a booking by the provider's reference."""
-        return await self._get(call, provider_ref, Deadline(call.timeout_ms))
+        return await self._get(call, provider_ref, Deadline.of(call))
 
     async def find(self, call: Call, calendar: str) -> ReadOutcome:
         """GET the booking with this client reference: the live one, where cancelled ones share it."""
-        return await self._find(call, Deadline(call.timeout_ms))
+        return await self._find(call, Deadline.of(call))
 
     async def cancel(self, call: Call, calendar: str, provider_ref: str) -> WriteOutcome:
         """POST a cancel; an unknown reference is cancelled only if the client reference has nothing live either."""
-        deadline = Deadline(call.timeout_ms)
+        deadline = Deadline.of(call)
         answer = await self._post(call, f"{_segment(provider_ref)}/cancel", {}, deadline)
         if isinstance(answer, Failure):
             return failed(answer)
@@ -118,7 +118,7 @@ class ApiV2Provider:
         self, call: Call, provider_ref: str, etag: str | None, details: BookingDetails
     ) -> WriteOutcome:
         """POST other times under If-Match; after a refusal, read back whether they are in place already."""
-        deadline = Deadline(call.timeout_ms)
+        deadline = Deadline.of(call)
         if etag is None:
             current = await self._get(call, provider_ref, deadline)
             if isinstance(current, Retryable | Unknown):  # nothing was sent that could move it
@@ -151,7 +151,7 @@ class ApiV2Provider:
             query["sync_token"] = token
         url = f"{self._bookings}?{urlencode(query)}"
         answer = await self._exchange.send(
-            "GET", url, Deadline(call.timeout_ms), headers=_headers(call), body_max=LISTING_BODY_MAX
+            "GET", url, Deadline.of(call), headers=_headers(call), body_max=LISTING_BODY_MAX
         )
         if isinstance(answer, Answer) and token is not None and answer.status == 410:
             raise SyncExpired(reason_of(answer, cause_of(answer)))

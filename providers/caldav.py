@@ -82,7 +82,7 @@ class CalDavProvider:
 
         A cancelled event of ours is written over if it still has the etag that the call names.
         """
-        deadline = Deadline(call.timeout_ms)
+        deadline = Deadline.of(call)
         name = f"{call.client_ref}.ics"
         try:
             body = ical.write_event(call.client_ref, details, self._now())
@@ -101,7 +101,7 @@ class CalDavProvider:
         """GET one resource by its name in the calendar."""
         if not _names_resource(provider_ref):
             return Missing()
-        stored = await self._fetch(calendar, provider_ref, Deadline(call.timeout_ms))
+        stored = await self._fetch(calendar, provider_ref, Deadline.of(call))
         return Found(booking=_booking(stored)) if isinstance(stored, _Stored) else stored
 
     async def find(self, call: Call, calendar: str) -> ReadOutcome:
@@ -116,7 +116,7 @@ class CalDavProvider:
         if not _names_resource(provider_ref):
             return Rejected(reason="the reference names no resource")
         url = self._home.url(calendar, provider_ref)
-        answer = await self._exchange.send("DELETE", url, Deadline(call.timeout_ms))
+        answer = await self._exchange.send("DELETE", url, Deadline.of(call))
         if isinstance(answer, Failure):
             return failed(answer)
         if answer.status in (200, 204, 404, 410):
@@ -129,7 +129,7 @@ class CalDavProvider:
         """Read, then PUT with If-Match: other times and the next SEQUENCE, every other property kept."""
         if not _names_resource(provider_ref):
             return Rejected(reason="the reference names no resource")
-        deadline = Deadline(call.timeout_ms)
+        deadline = Deadline.of(call)
         stored = _to_move(await self._fetch(details.calendar, provider_ref, deadline), details, etag)
         if not isinstance(stored, _Stored):
             return stored
@@ -151,7 +151,7 @@ class CalDavProvider:
 
     async def listing(self, call: Call, calendar: str, token: str | None = None, limit: int = 100) -> Page:
         """List by sync-collection and calendar-multiget. Raises `SyncExpired` or `ProviderUnavailable`."""
-        return await self._listing.page(calendar, token, limit, Deadline(call.timeout_ms))
+        return await self._listing.page(calendar, token, limit, Deadline.of(call))
 
     async def ensure_calendar(self, calendar: str, timeout_ms: int = ENSURE_TIMEOUT_MS) -> None:
         """Make the calendar's collection unless it is there (MKCALENDAR). Raises `ProviderUnavailable`."""

@@ -9,11 +9,13 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 
 import aiohttp
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
+
+from domain.provider import Call
 
 BODY_MAX = 262_144
 CONNECTIONS_MAX = 100
@@ -38,10 +40,16 @@ class Failure:
 
 
 class Deadline:
-    """The end of one call, shared by every exchange that it takes."""
+    """The end of one call, and the trace that it belongs to: shared by every exchange that it takes."""
 
-    def __init__(self, timeout_ms: int) -> None:
+    def __init__(self, timeout_ms: int, traceparent: str | None = None) -> None:
         self.at = asyncio.get_running_loop().time() + timeout_ms / 1_000
+        self.traceparent = traceparent
+
+    @classmethod
+    def of(cls, call: Call) -> Self:
+        """That of this call, which begins now."""
+        return cls(call.timeout_ms, call.traceparent)
 
     def passed(self) -> bool:
         """Whether no time is left."""
@@ -69,6 +77,8 @@ class Exchange:
         """Send one request and read the whole answer before the deadline; `url` is taken as it is (encoded)."""
         if deadline.passed():
             return Failure("no time was left to send the request", sent=False)
+        if deadline.traceparent is not None:
+            headers = {**(headers or {}), "traceparent": deadline.traceparent}
         seen = SimpleNamespace(connected=False)
         try:
             async with (

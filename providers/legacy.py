@@ -92,7 +92,7 @@ class LegacyCalendar:
         answer = await self._exchange.send(
             "POST",
             self._url,
-            Deadline(call.timeout_ms),
+            Deadline.of(call),
             headers={"Content-Type": "application/json"},
             body=json.dumps(as_sent(details)).encode(),
         )
@@ -148,7 +148,7 @@ class LegacyCalendar:
 
     async def _alike(self, call: Call, details: BookingDetails) -> dict[str, ProviderBooking]:
         """Live bookings without a reference that have this content, as far as the provider tells it."""
-        deadline, token = Deadline(call.timeout_ms), None
+        deadline, token = Deadline.of(call), None
         alike: dict[str, ProviderBooking] = {}
         for _ in range(PAGES_MAX):
             page = await self._own.listing(call, details.calendar, token, PAGE_LIMIT)

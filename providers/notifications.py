@@ -19,7 +19,7 @@ class Notifier:
 
     async def notify(self, call: Call, body: dict[str, Any]) -> WriteOutcome:
         """POST `body`; a repeat with the same operation id is told once."""
-        answer = await post_json(self._exchange, self._url, call, body, Deadline(call.timeout_ms))
+        answer = await post_json(self._exchange, self._url, call, body, Deadline.of(call))
         if isinstance(answer, Failure):
             return failed(answer)
         return Confirmed() if 200 <= answer.status < 300 else refused(answer)

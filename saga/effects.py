@@ -96,6 +96,7 @@ def _step_call(state: Appointment, effect: Write | Read, saga: Saga, operation_i
         client_ref=state.client_ref,
         timeout_ms=effect.timeout_ms,
         correlation_id=state.correlation_id,
+        traceparent=state.traceparent,
         tenant=state.tenant,
         replaces=calendar.replaced.etag if calendar.replaced else None,
     )

@@ -6,15 +6,16 @@ next input. Open-work rows are the timers, the queue and the recovery list.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
+from time import perf_counter
 from typing import Any, Protocol
 from uuid import UUID
 
 from domain import events as e
-from domain.appointment import Appointment
+from domain.appointment import Appointment, but
 from domain.commands import BookAppointment
 from domain.definition import SagaPlan
 from domain.errors import ConcurrencyConflict, HistoryError, StoreUnavailable
@@ -26,8 +27,9 @@ from saga import effects
 from saga.clock import Clock
 from saga.definition import Saga
 from saga.entry import entry, later
-from saga.inputs import Asked, CalledBack, CallEnded, Due, Hold, Input, Read, ReadEnded, Turn, Write
+from saga.inputs import Asked, CalledBack, CallEnded, Due, Effect, Hold, Input, Read, ReadEnded, Turn, Write
 from saga.lanes import Lanes
+from saga.timings import Timings
 from saga.turn import turn
 from store.mapper import decode, encode
 from store.port import Append, OpenWork, Store
@@ -48,6 +50,10 @@ class Observer(Protocol):
         ...
 
 
+TraceContext = Callable[[Appointment, Effect, datetime], str]
+"""Is asked, in the call's own task, which W3C trace context a call that leaves now is to carry."""
+
+
 class Runtime:
     """Drives every appointment of one store to its end. Use as an async context manager."""
 
@@ -60,10 +66,12 @@ class Runtime:
         lanes: Lanes,
         owner: str,
         observe: Observer | None = None,
+        trace_context: TraceContext | None = None,
     ) -> None:
         self.store, self.clock, self.lanes = store, clock, lanes
         self._sagas = {(saga.name, saga.version): saga for saga in sagas}
         self._providers, self._owner, self._observe = providers, owner, observe
+        self._trace_context = trace_context
         self._plans: dict[str, SagaPlan] = {}
         self._cache: OrderedDict[UUID, Appointment] = OrderedDict()
         self._locks: dict[UUID, tuple[asyncio.Lock, int]] = {}
@@ -74,6 +82,8 @@ class Runtime:
         self._sleeping_until: datetime | None = None
         self._closing = False
         self.recovered = 0
+        self.appends = Timings()
+        """How long it took until a turn was durable."""
 
     async def start(self) -> None:
         """Write down the plans, take over what a dead process left, and start to hand out what is due."""
@@ -141,6 +151,7 @@ class Runtime:
                 return turned
             if turned.effect is not None:
                 self.lanes.take(turned.effect.target, turned.state.tenant, now)
+            appending = perf_counter()
             try:
                 await self.store.append(entry(before, turned))
             except ConcurrencyConflict:
@@ -149,6 +160,7 @@ class Runtime:
             except BaseException:
                 self._forget(before, turned)
                 raise
+            self.appends.add(perf_counter() - appending)
             self._durable(before, turned, given)
             return turned
         raise ConcurrencyConflict(f"{appointment}: the stream moved on {CONFLICTS_MAX} times")
@@ -274,6 +286,8 @@ class Runtime:
     async def _outcome(self, state: Appointment, effect: Write | Read) -> Input:
         outcome: Outcome | None = None
         began = self.clock.now()
+        if self._trace_context is not None:
+            state = but(state, traceparent=self._trace_context(state, effect, began))
         try:
             plan = await self._plan(state.definition)
             saga, provider = self._sagas[plan.name, plan.version], self._providers[plan.provider]
