@@ -4,7 +4,7 @@ Owns the vocabulary between the runtime and a backend. One contract suite (`test
 every backend to it.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
@@ -77,10 +77,50 @@ class Append:
     work: OpenWork | None = None
     touches_work: bool = True
     """False leaves the open-work row as it is."""
+    keeps_owner: bool = False
+    """On a shared store the row stays with the owner and the epoch that it has: a call of theirs is in flight."""
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """One process at work on a shared store."""
+
+    owner: str
+    beat_at: datetime
+    """When it last said that it lives, by the store's clock."""
+    runs: tuple[str, ...] = ()
+    """What it can carry out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """What all workers know together of one target: its breaker, and when its next call is due (GCRA)."""
+
+    target: str
+    failures: int = 0
+    """In a row."""
+    failed_at: datetime | None = None
+    """When the last of them was heard of."""
+    opened: int = 0
+    open_until: datetime | None = None
+    probe_until: datetime | None = None
+    """Until then one worker's probe has the right of way."""
+    theoretical_at: datetime | None = None
+    version: int = 0
+    """How often it was changed; 0: not stored yet."""
 
 
 class Store(Protocol):
-    """An event log. Every method may raise `StoreUnavailable`; an append that raised it may still be stored."""
+    """An event log. Every method may raise `StoreUnavailable`; an append that raised it may still be stored.
+
+    A store belongs to one process (`lease_s` is None), or many workers share it: then each is known by the name that
+    it last gave to `claim`, until it was silent for `lease_s`. From then on whatever it writes raises `LeaseLost` and
+    changes nothing; a write is judged by the name that its worker had when it was asked for. A handle that has never
+    claimed writes freely, under the name that it was opened with.
+    """
+
+    lease_s: float | None = None
+    """None: one process has this store. Else how long a worker may be silent before it is declared dead (seconds)."""
 
     async def append(self, entry: Append) -> int:
         """Make it durable, then return the position of its last event (0 when it has none).
@@ -106,16 +146,62 @@ class Store(Protocol):
     async def due(
         self, now: datetime, limit: int, closed_lanes: Sequence[str] = (), skip: Sequence[UUID] = ()
     ) -> Sequence[OpenWork]:
-        """Rows with `due_at <= now`, ordered by `starts_at`; not those in a closed lane unless `deadline_at <= now`."""
+        """Rows with `due_at <= now`, ordered by `starts_at`; not those in a closed lane unless `deadline_at <= now`.
+
+        On a store of one process it reads only. A shared store hands each row to one worker at a time (`FOR UPDATE SKIP
+        LOCKED`): the rows come back with this worker as their owner, epoch + 1 and `due_at` = `now` + lease, and are
+        stored so; what their worker does not get done in that time comes back by itself.
+        """
         ...
+
+    async def hand_back(self, rows: Sequence[OpenWork], due_at: datetime) -> None:
+        """Rows that `due` handed to this worker and that it has not touched are due again at `due_at`, owned by nobody.
+
+        Only those that still have this owner and this epoch; the others are somebody else's by now.
+        """
+        return
+
+    async def overdue(self, before: datetime, limit: int) -> Sequence[OpenWork]:
+        """Rows with `due_at <= before`, ordered by `starts_at`. Reads only, also on a shared store."""
+        return await self.due(before, limit)
 
     async def next_due(self, after: datetime) -> datetime | None:
         """The earliest `due_at` later than `after`."""
         ...
 
-    async def claim(self, owner: str, now: datetime) -> int:
-        """At start: take over every row that another owner left in flight (epoch + 1, due now); return how many."""
+    async def claim(self, owner: str, now: datetime, runs: Sequence[str] = ()) -> int:
+        """Tell that this owner lives, and take over every row that a dead owner left in flight (epoch + 1, due now).
+
+        Returns how many. On a store of one process, once, at start: every other owner is dead. On a shared store at
+        start and then every third of a lease: the name joins the workers (`runs`: what it can carry out), those who
+        were silent for longer than a lease are struck from them, and dead is whoever is not among them. It judges by
+        the store's own clock, `now` only where that has none. Raises `LeaseLost` when this handle had joined under
+        this very name and was struck meanwhile: it must come back under a new one.
+        """
         ...
+
+    async def leave(self) -> None:
+        """This worker goes: what it has in flight is due at once, owned by nobody (epoch + 1); it writes no more."""
+        return
+
+    async def workers(self) -> Sequence[Worker]:
+        """Those at work on a shared store, in order of their names; none on a store of one process."""
+        return ()
+
+    async def now(self) -> datetime | None:
+        """The instant by the store's own clock, by which all its workers live; None where it has none."""
+        return None
+
+    async def lanes(self) -> Sequence[Lane]:
+        """What the workers of a shared store know together of every target that was ever changed."""
+        return ()
+
+    async def change_lane(self, lane: Lane) -> bool:
+        """Store a lane in place of that of the same target with the same version (0: none yet), as version + 1.
+
+        False, and nothing is stored, when another worker was quicker. One small write, outside the order of the log.
+        """
+        return False
 
     async def work(self, stream_id: UUID) -> OpenWork | None:
         """The row of one appointment."""
@@ -137,6 +223,14 @@ class Store(Protocol):
         """
         ...
 
+    def after_commit(self, call: Callable[[], None]) -> Callable[[], None]:
+        """Have `call` run, in whatever thread, soon after a commit; returns a function that ends this.
+
+        A hint, for those who would else only look now and then: a store tells of its own commits, of other processes'
+        where it hears of them, and of many at once where they come fast.
+        """
+        return _nothing
+
     async def position(self) -> int:
         """The position of the last event, 0 in an empty log."""
         ...
@@ -152,3 +246,7 @@ async def whole_log(store: Store, after: int = 0, page: int = 1_000) -> AsyncIte
         for event in batch:
             yield event
         after = batch[-1].position
+
+
+def _nothing() -> None:
+    """There is nothing to end."""

@@ -106,7 +106,7 @@ class SqliteStore(Store):
     async def next_due(self, after: datetime) -> datetime | None:
         return await self._read(reads.next_due, after)
 
-    async def claim(self, owner: str, now: datetime) -> int:
+    async def claim(self, owner: str, now: datetime, runs: Sequence[str] = ()) -> int:
         statement = (
             update(open_work)
             .where(IN_FLIGHT, open_work.c.owner != owner)

@@ -96,9 +96,9 @@ class FaultyStore(Store):
         await self._read()
         return await self.durable.next_due(after)
 
-    async def claim(self, owner: str, now: datetime) -> int:
+    async def claim(self, owner: str, now: datetime, runs: Sequence[str] = ()) -> int:
         await self._read()
-        return await self.durable.claim(owner, now)
+        return await self.durable.claim(owner, now, runs)
 
     async def work(self, stream_id: UUID) -> OpenWork | None:
         await self._read()
