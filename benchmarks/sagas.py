@@ -49,8 +49,11 @@ async def notify(_asked: StepCall) -> WriteOutcome:
     return Confirmed()
 
 
-async def book(file: Path, sagas: int, clients: int) -> Figures:
-    """Run so many sagas with so many clients at once; each is acknowledged with its durable end."""
+async def book(file: Path, sagas: int, clients: int, first: int = 0) -> Figures:
+    """Run so many sagas with so many clients at once; each is acknowledged with its durable end.
+
+    `first` numbers the keys, so that a further run on the same file has its own.
+    """
     provider = LocalProvider("main")
     saga = Saga("booking", 1, (CalendarStep(), Step("notify", action=notify)))
     store = SqliteStore.open(file, owner="benchmark")
@@ -70,7 +73,7 @@ async def book(file: Path, sagas: int, clients: int) -> Figures:
             took.append((time.perf_counter() - began) * 1_000)
 
     before, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
-    await asyncio.gather(*(client(range(n, sagas, clients)) for n in range(clients)))
+    await asyncio.gather(*(client(range(first + n, first + sagas, clients)) for n in range(clients)))
     seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF)
     await runtime.stop()
     await store.close()
