@@ -1,10 +1,14 @@
 """The composition root: the only place that constructs things. Everybody else receives."""
 
+import asyncio
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from appointments.callbacks import CallbackListener, Deliver, Receiver
@@ -12,6 +16,7 @@ from appointments.logs import TurnLog, open_log
 from appointments.migration.claims import LoggedClaims
 from appointments.migration.split import Split, split_file
 from appointments.settings import Settings, without_password
+from domain.appointment import Appointment
 from domain.definition import RetryPolicy
 from domain.errors import InvalidFields
 from domain.provider import Confirmed, Provider, WriteOutcome
@@ -24,11 +29,15 @@ from providers.notifications import Notifier
 from saga.breaker import BreakerPolicy
 from saga.clock import Clock, WallClock
 from saga.definition import CalendarStep, Saga, Step, StepCall
+from saga.inputs import Input, Turn
 from saga.lanes import Lanes, LimitPolicy
-from saga.runtime import Runtime
+from saga.runtime import Observer, Runtime
 from store.memory import MemoryStore
 from store.port import Store
 from store.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from appointments.telemetry.tracing import Tracing
 
 UNDO_ATTEMPTS_MAX = 10
 
@@ -136,6 +145,25 @@ def make_receiver(settings: Settings, deliver: Deliver) -> Receiver | None:
     return Receiver({settings.provider_name: settings.callback_secret.get_secret_value()}, deliver)
 
 
+def make_tracing(settings: Settings, clock: Clock, called: Iterable[object]) -> "Tracing | None":
+    """What makes spans of the calls to these; None where the settings name no collector."""
+    url = settings.traces_url
+    if url is None:
+        return None
+    if (parts := _address(url)) is None or parts.scheme not in ("http", "https"):
+        raise InvalidFields(
+            f"cannot send traces to {without_password(url)!r}; write traces_url as http(s)://host:4318/v1/traces",
+            (("/traces_url", "not http(s)://host/path"),),
+        )
+    # The SDK costs a start 60 ms: it is loaded where it is used alone.
+    from appointments.telemetry.spans import Spans
+    from appointments.telemetry.tracing import Tracing
+
+    service = {"service.name": "appointments", "service.version": version("appointments")}
+    routes = {one.name: one.routes for one in called if isinstance(one, ApiV2Provider | LegacyCalendar | Notifier)}
+    return Tracing(Spans(url, {**service, "service.instance.id": owner()}), clock, settings.traces_ratio, routes)
+
+
 def make_notify(settings: Settings) -> tuple[Callable[[StepCall], Awaitable[WriteOutcome]], Notifier | None]:
     """How the downstream is told: over HTTP where there is an address, else by the log line of the step alone."""
     url = settings.notify_url
@@ -221,22 +249,29 @@ class Parts:
         clock: Clock,
         providers: dict[str, Provider],
         sagas: tuple[Saga, ...],
+        tracing: "Tracing | None",
     ) -> None:
         self.settings, self.store, self.views, self.clock, self.providers = settings, store, views, clock, providers
         self.legacy: LegacyCalendar | None = None
         self.split = make_split(settings)
         self.log = TurnLog(*open_log(settings), settings.log_key.get_secret_value())
         self.lanes = Lanes({"*": make_limits(settings)})
-        self.sagas = sagas
+        self.sagas, self.tracing = sagas, tracing
         self.notifier: Notifier | None = None
         # In a container every start has the same host name and process id: the instant tells one opening from the next.
         opening = f"{owner()}@{clock.now().isoformat()}"
-        self.runtime = Runtime(store, clock, sagas, providers, self.lanes, opening, self.log)
+        observe: Observer = self.log
+        if tracing is not None:
+            observe = partial(_observed, (self.log, tracing))
+        leaves = tracing.leaves if tracing else None
+        self.runtime = Runtime(store, clock, sagas, providers, self.lanes, opening, observe, leaves)
 
     async def close(self) -> None:
         """Stop the runtime, then let go of the connections, the store and the log; of each whatever another does."""
         async with AsyncExitStack() as stack:
             stack.callback(self.log.close)
+            if self.tracing is not None:
+                stack.push_async_callback(asyncio.to_thread, self.tracing.spans.close)
             stack.push_async_callback(self.store.close)
             stack.push_async_callback(self.views.close)
             if self.notifier is not None:
@@ -244,6 +279,11 @@ class Parts:
             for provider in self.providers.values():
                 stack.push_async_callback(provider.close)
             stack.push_async_callback(self.runtime.stop)
+
+
+def _observed(observers: tuple[Observer, ...], before: Appointment, turned: Turn, given: Input) -> None:
+    for observe in observers:
+        observe(before, turned, given)
 
 
 async def build(
@@ -273,7 +313,8 @@ async def build(
         if legacy is not None:
             # Closed before the adapter that it leans on.
             used, sagas = {**used, legacy.name: legacy}, (*sagas, legacy_saga(settings))
-        parts = Parts(settings, opened, views, clock, used, sagas)
+        tracing = make_tracing(settings, clock, (*used.values(), notifier))
+        parts = Parts(settings, opened, views, clock, used, sagas, tracing)
         parts.notifier, parts.legacy = notifier, legacy
         await parts.runtime.start()
     except BaseException:

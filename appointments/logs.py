@@ -26,6 +26,7 @@ SHOWN = frozenset(
         "timestamp",
         "appointment_id",
         "correlation_id",
+        "traceparent",
         "idempotency_key",
         "action_label",
         "attempt",

@@ -14,6 +14,7 @@ from appointments.migration.split import Leader
 from appointments.privacy import Erasure, ErasureRequest, erase, erasure_of
 from appointments.reconciling import Healed, bookmarks, check, give_all, planned
 from appointments.settings import Settings
+from appointments.telemetry.context import traceparent
 from appointments.views import (
     Appointment,
     AppointmentFilter,
@@ -87,7 +88,7 @@ class Orchestrator:
 
     def __init__(self, parts: bootstrap.Parts) -> None:
         self._parts, self._runtime, self.settings = parts, parts.runtime, parts.settings
-        self._views = parts.views
+        self._views, self.tracing = parts.views, parts.tracing
         self._plans: dict[str, SagaPlan] = {}
         self._bookmarks: Bookmarks | None = None
 
@@ -135,8 +136,8 @@ class Orchestrator:
     ) -> Appointment:
         """Book. Returns when the command is durable; with `wait` (seconds), at the end or when that time is over.
 
-        `who`: tenant, actor, correlation_id, action_label. The same key and payload give the same appointment.
-        Raises `InvalidFields`, `KeyReused`, `StoreUnavailable`.
+        `who`: tenant, actor, correlation_id, action_label; traceparent, where it is not that of the request in hand.
+        The same key and payload give the same appointment. Raises `InvalidFields`, `KeyReused`, `StoreUnavailable`.
         """
         asked = _checked(BookAppointment, command)
         request = self._request(key, who)
@@ -468,6 +469,7 @@ class Orchestrator:
             "tenant": self.settings.tenant,
             "actor": self.settings.actor,
             "callback_url": self.settings.callback_url,
+            "traceparent": traceparent(),
         }
         return parse(Request, {**here, **who, "key": key})
 

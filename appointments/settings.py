@@ -85,6 +85,11 @@ class Settings(BaseSettings):
     rate: float | None = Field(default=None, gt=0, le=100_000)
     """Calls a second to the provider; unset: no limit."""
 
+    traces_url: str | None = None
+    """Where spans are sent, by OTLP over HTTP, such as `http://127.0.0.1:4318/v1/traces`; unset: none are made."""
+    traces_ratio: float = Field(default=1, ge=0, le=1)
+    """The share that is kept of the traces that begin here; of one that comes in, its sender has decided."""
+
     log_file: Path | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_key: SecretStr = SecretStr("appointments")

@@ -156,4 +156,5 @@ def _received(request: web.Request, op: Op | None) -> Received:
         request.path,
         dict(request.query),
         request.headers.get("Idempotency-Key"),
+        traceparent=request.headers.get("traceparent"),
     )

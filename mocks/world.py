@@ -32,6 +32,7 @@ class Received:
     body: Any = None
     mode: str | None = None
     status: int | None = None
+    traceparent: str | None = None
 
 
 class World:

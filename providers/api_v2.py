@@ -61,6 +61,15 @@ class ApiV2Provider:
     `callback_url` is told with every booking that names none of its own.
     """
 
+    routes: Mapping[str, str] = {
+        "create": "POST /bookings",
+        "get": "GET /bookings/{id}",
+        "find": "GET /bookings",
+        "cancel": "POST /bookings/{id}/cancel",
+        "reschedule": "POST /bookings/{id}/reschedule",
+    }
+    """What each call is over HTTP, below the address; one that was refused may be followed by a read."""
+
     def __init__(
         self,
         name: str,

@@ -6,7 +6,7 @@ not have (read, cancel, move, list) goes by the provider's own adapter, so one s
 
 import json
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 from domain.errors import ProviderUnavailable
@@ -66,6 +66,9 @@ class LegacyCalendar:
     content alone, and only where nobody else can have made it. Nothing seen proves nothing while the legacy system,
     which has no time limit, may still be at it; only after it has answered with an error is an absence told as one.
     """
+
+    routes: Mapping[str, str] = {"create": "POST /bookings"}
+    """What goes to the legacy system itself, over HTTP, below its address."""
 
     def __init__(self, own: Provider, url: str, claims: Claims) -> None:
         self.name = own.name + VIA

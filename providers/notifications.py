@@ -1,5 +1,6 @@
 """The downstream that is told about appointments: `POST {url}/notifications`, once for each operation id."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from domain.provider import Call, Confirmed, WriteOutcome
@@ -11,6 +12,9 @@ from providers.outcomes import failed
 
 class Notifier:
     """Tells one downstream; a 2xx is all that it needs to answer."""
+
+    routes: Mapping[str, str] = {"action": "POST /notifications"}
+    """What each call is over HTTP, below the address."""
 
     def __init__(self, name: str, url: str, *, connections_max: int = CONNECTIONS_MAX) -> None:
         self.name = name

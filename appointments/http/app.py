@@ -24,6 +24,8 @@ from appointments.http.problems import answer
 from appointments.http.reports import Reports
 from appointments.http.standing import Standing
 from appointments.orchestrator import Orchestrator
+from appointments.telemetry.requests import Requests, Took
+from saga.timings import Timings
 
 CONSOLE = "/console"
 ROUTES = (commands.routes, reads.routes, streams.routes, receiving.routes, reconciliations.routes, health.routes)
@@ -42,6 +44,7 @@ def application(desk: Orchestrator, access: Access, now: Callable[[], datetime])
         letters=LetterBox(desk),
         receiver=bootstrap.make_receiver(desk.settings, desk.called_back),
     )
+    took = Took(Timings)
     pages = console(desk, access, now, CONSOLE)
 
     @asynccontextmanager
@@ -57,9 +60,12 @@ def application(desk: Orchestrator, access: Access, now: Callable[[], datetime])
         redoc_url=None,
         redirect_slashes=False,
         exception_handlers={HTTPException: answer, RequestValidationError: answer},
-        middleware=[Middleware(Border, standing=door.standing, now=now)],
+        middleware=[
+            Middleware(Requests, took=took, now=now, tracing=desk.tracing),
+            Middleware(Border, standing=door.standing, now=now),
+        ],
     )
-    app.state.door = door
+    app.state.door, app.state.took = door, took
     for routes in ROUTES:
         app.router.routes.extend(routes.routes)  # as they are: an included router hides which methods a path has
     for path in ("/", CONSOLE):

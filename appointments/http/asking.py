@@ -14,11 +14,11 @@ from appointments.access.roles import Permission, Principal
 from appointments.http.door import Door
 from appointments.http.problems import Refusal
 from appointments.orchestrator import Orchestrator
+from appointments.telemetry.context import Context
 
 WAIT_MAX_S = 60
 KEY = re.compile(r"[!-~]{1,255}")
 TAG = re.compile(r'(?P<weak>W/)?"(?P<tag>[\x21\x23-\x7e\x80-\xff]*)"')
-TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +92,12 @@ async def said(request: Request) -> Said:
         raise Refusal("idempotency-key-missing", "send one Idempotency-Key of 1 to 255 visible ASCII characters")
     wait_s, applied = _preferences(headers.getlist("prefer"))
     if_match = headers.get("if-match")
-    traced = TRACEPARENT.fullmatch(headers.get("traceparent", ""))
+    traced = Context.read(headers.get("traceparent"))
     return Said(
         key=keys[0] if keys else None,
         wait_s=wait_s,
         applied=applied,
-        conversation=headers.get("x-correlation-id") or (traced[1] if traced else None),
+        conversation=headers.get("x-correlation-id") or (f"{traced.trace_id:032x}" if traced else None),
         versions=None if if_match is None else versions(if_match),
     )
 

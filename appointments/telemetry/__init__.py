@@ -1,0 +1,1 @@
+"""What the running process tells of itself: traces that leave it, and figures that a scraper takes. Decides nothing."""
