@@ -1,5 +1,6 @@
 """The Python face: book, cancel, reschedule, act, and know. The same commands as every other way in."""
 
+import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
@@ -47,6 +48,7 @@ from domain.errors import HistoryError, IllegalTransition, InvalidFields, Unknow
 from domain.evolve import evolve
 from domain.identity import appointment_id
 from domain.labels import LABELS, action_label
+from domain.lifecycle import SETTLED
 from domain.personal import appointment_subject, subject
 from domain.provider import BookingStatus, Provider, ProviderBooking, Value
 from projections.current_state import CurrentStates, holders, page
@@ -526,7 +528,10 @@ def _uuid(id: UUID | str) -> UUID:
 async def list_page(views: Views, wanted: AppointmentFilter) -> AppointmentPage:
     """One page of the list, from the read model. Raises `InvalidFields` for a cursor of another filter."""
     found, position = await views.read(CurrentStates.name, partial(page, wanted=wanted))
-    items = tuple(seen(one) for one in found.items)
+    unfinished = [one.id for one in found.items if one.state not in SETTLED]
+    rows = await asyncio.gather(*(views.store.work(id) for id in unfinished))
+    due = {row.stream_id: row.due_at for row in rows if row is not None}
+    items = tuple(seen(one, due.get(one.id)) for one in found.items)
     return AppointmentPage(items=items, next_cursor=found.next_cursor, position=position)
 
 

@@ -72,6 +72,11 @@ class Views:
         """The position of the log's last event."""
         return await self._store.position()
 
+    @property
+    def store(self) -> Store:
+        """The log that they are folded from."""
+        return self._store
+
     async def catch_up(self, *names: str) -> int:
         """Fold what is new in the log into these read models (all); returns the position that all have reached.
 

@@ -83,6 +83,7 @@ class TestBooking:
         one = await desk.book(FIELDS, key="key-1", wait=0.05)
         assert one.state == "pending"
         assert one.next_action_at is not None
+        assert [found.next_action_at for found in await desk.list()] == [one.next_action_at]
 
     async def test_a_model_is_as_good_as_fields(self, desk: Orchestrator) -> None:
         command = BookAppointment.model_validate(FIELDS)
