@@ -67,16 +67,16 @@ class StoreLocked(StoreUnavailable):
     """Another process holds this store file."""
 
 
+class LeaseLost(StoreUnavailable):
+    """This worker was silent for so long that others have its work: nothing was written. It comes back by itself."""
+
+
 class ConcurrencyConflict(AppointmentsError):
     """The stream has moved on since it was loaded: reload and decide again."""
 
 
 class HistoryError(AppointmentsError):
     """A stored event cannot be decoded, or replay diverges: this stream is parked, the others go on."""
-
-
-class LeaseLost(AppointmentsError):
-    """Somebody else owns this work now: drop the result."""
 
 
 class ProviderUnavailable(AppointmentsError):

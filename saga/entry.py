@@ -10,12 +10,12 @@ from store.mapper import encode
 from store.port import Append, OpenWork, RecordedEvent
 
 
-def later(row: OpenWork, due_at: datetime | None) -> OpenWork:
+def later(row: OpenWork, due_at: datetime | None, lane: str = "") -> OpenWork:
     """The same row, due at another time; None sets it aside."""
     return OpenWork(
         stream_id=row.stream_id,
         tenant=row.tenant,
-        lane="",
+        lane=lane,
         due_at=due_at,
         starts_at=row.starts_at,
         deadline_at=None,
@@ -31,7 +31,8 @@ def entry(before: Appointment, turned: Turn) -> Append:
     events: tuple[RecordedEvent, ...] = tuple(
         encode(state.id, version, event, about) for version, event in enumerate(turned.events, before.version + 1)
     )
-    return Append(state.id, before.version, events, _open_work(turned))
+    elsewhere = state.in_flight is not None and turned.effect is None
+    return Append(state.id, before.version, events, _open_work(turned), keeps_owner=elsewhere)
 
 
 def _open_work(turned: Turn) -> OpenWork | None:

@@ -22,24 +22,36 @@ class LimitPolicy(Value):
     breaker: BreakerPolicy = Field(default_factory=BreakerPolicy)
 
 
+def place_at(theoretical_at: datetime, rate: float, burst: int) -> datetime:
+    """From when on a call may leave, by GCRA (ATM Forum TM 4.0)."""
+    return theoretical_at - timedelta(seconds=(burst - 1) / rate)
+
+
+def next_place(theoretical_at: datetime | None, now: datetime, rate: float) -> datetime:
+    """The theoretical time of the next call, when one leaves now."""
+    return max(theoretical_at or now, now) + timedelta(seconds=1 / rate)
+
+
 @dataclass(slots=True)
 class Target:
-    """One target: its breaker, how many calls run, and when the next one is due (GCRA, ATM Forum TM 4.0)."""
+    """One target: its breaker, how many calls run here, and when the next one is due."""
 
     policy: LimitPolicy
     breaker: Breaker = field(default_factory=Breaker)
     running: int = 0
     theoretical_at: datetime | None = None
+    workers: int = 1
+    """How many share its places."""
 
     def hold(self, now: datetime) -> Hold | None:
         """Whether a call may leave now, as far as the whole target goes."""
         held = verdict(self.breaker, now)
         if held is not None:
             return held
-        if self.running >= self.policy.concurrency:
+        if self.running >= -(-self.policy.concurrency // self.workers):
             return Hold("busy")
         if self.policy.rate is not None and self.theoretical_at is not None:
-            allowed_at = self.theoretical_at - timedelta(seconds=(self.policy.burst - 1) / self.policy.rate)
+            allowed_at = place_at(self.theoretical_at, self.policy.rate, self.policy.burst)
             if now < allowed_at:
                 return Hold("busy", allowed_at)
         return None
@@ -49,7 +61,7 @@ class Target:
         self.breaker = admitted(self.breaker)
         self.running += 1
         if self.policy.rate is not None:
-            self.theoretical_at = max(self.theoretical_at or now, now) + timedelta(seconds=1 / self.policy.rate)
+            self.theoretical_at = next_place(self.theoretical_at, now, self.policy.rate)
 
 
 def lane_key(target: str, tenant: str) -> str:
@@ -65,22 +77,40 @@ class Lanes:
         self._targets: dict[str, Target] = {}
         self._running: dict[str, int] = {}
         self._waited: dict[str, tuple[str, str]] = {}
+        self._workers = 1
+        self._shut = False
 
     def target(self, name: str) -> Target:
         """A target's state; made when first asked for."""
         if name not in self._targets:
-            self._targets[name] = Target(self._policies.get(name, self._policies.get("*", LimitPolicy())))
+            policy = self._policies.get(name, self._policies.get("*", LimitPolicy()))
+            self._targets[name] = Target(policy, workers=self._workers)
         return self._targets[name]
+
+    def share_among(self, workers: int) -> None:
+        """So many processes have these lanes together: each takes its share of the places."""
+        self._workers = workers
+        for target in self._targets.values():
+            target.workers = workers
+
+    def shut(self) -> None:
+        """From now on no call leaves."""
+        self._shut = True
 
     def hold(self, target: str, tenant: str, now: datetime) -> Hold | None:
         """Whether this tenant's call to this target may leave now."""
         aim = self.target(target)
-        held = aim.hold(now)
-        if held is None and self._running.get(lane_key(target, tenant), 0) >= aim.policy.tenant_concurrency:
+        held = Hold("busy") if self._shut else aim.hold(now)
+        places = -(-aim.policy.tenant_concurrency // self._workers)
+        if held is None and self._running.get(lane_key(target, tenant), 0) >= places:
             held = Hold("busy")
         if held is not None and len(self._waited) < LANES_MAX:
             self._waited[lane_key(target, tenant)] = (target, tenant)
         return held
+
+    def elsewhere(self, _target: str, _now: datetime) -> Hold:
+        """A call of a saga that another process runs: it is to leave from there."""
+        return Hold("busy")
 
     def take(self, target: str, tenant: str, now: datetime) -> None:
         """A call leaves."""

@@ -18,7 +18,7 @@ from domain import events as e
 from domain.appointment import Appointment, but
 from domain.commands import BookAppointment
 from domain.definition import SagaPlan
-from domain.errors import ConcurrencyConflict, HistoryError, StoreUnavailable
+from domain.errors import CommandRefused, ConcurrencyConflict, HistoryError, LeaseLost, StoreUnavailable
 from domain.evolve import evolve
 from domain.identity import definition_stream, orphan_stream
 from domain.lifecycle import SETTLED
@@ -29,6 +29,7 @@ from saga.definition import Saga
 from saga.entry import entry, later
 from saga.inputs import Asked, CalledBack, CallEnded, Due, Effect, Hold, Input, Read, ReadEnded, Turn, Write
 from saga.lanes import Lanes
+from saga.membership import Membership, run_name
 from saga.timings import Timings
 from saga.turn import turn
 from store.mapper import decode, encode
@@ -38,6 +39,8 @@ CONFLICTS_MAX = 20
 CACHE_MAX = 10_000
 DUE_BATCH = 128
 POLL_S = 1.0
+LOOK_S = 0.05
+"""How soon the log is looked at for what another worker may have done; doubled up to `POLL_S`."""
 STORE_RETRY_S = 0.25
 NOBODY_RUNS = timedelta(seconds=60)
 
@@ -71,12 +74,18 @@ class Runtime:
         self.store, self.clock, self.lanes = store, clock, lanes
         self._sagas = {(saga.name, saga.version): saga for saga in sagas}
         self._providers, self._owner, self._observe = providers, owner, observe
+        self._members = None
+        if store.lease_s is not None:
+            runs = [run_name(*run) for run in sorted(self.runs)]
+            self._members = Membership(store, clock, lanes, owner, runs)
+            self.clock = self._members.clock
         self._trace_context = trace_context
         self._plans: dict[str, SagaPlan] = {}
         self._cache: OrderedDict[UUID, Appointment] = OrderedDict()
         self._locks: dict[UUID, tuple[asyncio.Lock, int]] = {}
         self._calling: dict[UUID, Write | Read] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._calls: set[asyncio.Task[None]] = set()
         self._waiting: dict[UUID, list[asyncio.Future[Appointment]]] = {}
         self._wake = asyncio.Event()
         self._sleeping_until: datetime | None = None
@@ -90,8 +99,22 @@ class Runtime:
         for saga in self._sagas.values():
             for provider in self._providers.values():
                 await self._register(saga.plan(provider))
-        self.recovered = await self.store.claim(self._owner, self.clock.now())
-        self._spawn(self._dispatch())
+        if self._members is None:
+            self.recovered = await self.store.claim(self._owner, self.clock.now())
+        else:
+            self.recovered = await self._members.join()
+            self._spawn(self._members.beats(self._wake.set))
+        self._dispatcher = self._spawn(self._dispatch())
+
+    async def drain(self, within_s: float) -> None:
+        """Take up nothing more, give the calls that are out so long to end, then stop. What is left others take up."""
+        self._closing = True
+        self.lanes.shut()
+        self._wake.set()
+        await asyncio.wait((self._dispatcher,))
+        if self._calls:
+            await asyncio.wait(tuple(self._calls), timeout=within_s)
+        await self.stop()
 
     async def stop(self) -> None:
         """Cut calls short (their outcome will be looked up at the next start) and let go. Nothing is lost."""
@@ -102,6 +125,8 @@ class Runtime:
         for futures in self._waiting.values():
             for future in futures:
                 future.cancel()
+        if self._members is not None:
+            await self._members.leave()
 
     async def _register(self, plan: SagaPlan) -> None:
         self._plans[plan.digest] = plan
@@ -134,22 +159,32 @@ class Runtime:
 
     async def _turn(self, appointment: UUID, given: Input, plan: SagaPlan | None) -> Turn:
         if isinstance(given, Due) and appointment in self._calling:
-            return Turn(await self.load(appointment), idle=True)
+            return Turn(await self._known(appointment), idle=True)
         new = isinstance(given, Asked) and isinstance(given.command, BookAppointment)
         for _ in range(CONFLICTS_MAX):
             # A key is new nearly always: not looking first saves a read, and the store refuses a second version 1.
             before = (
-                Appointment(appointment) if new and appointment not in self._cache else await self.load(appointment)
+                Appointment(appointment) if new and appointment not in self._cache else await self._known(appointment)
             )
             new = False
             ruling = await self._plan(before.definition) if before.version else plan
             if ruling is None:
                 ruling = next(iter(self._plans.values()))
             now = self.clock.now()
-            turned = turn(before, given, now, ruling, partial(self._hold, before, given, now))
+            try:
+                turned = turn(before, given, now, ruling, partial(self._hold, before, given, ruling, now))
+            except (CommandRefused, HistoryError):
+                if await self._moved_on(before):
+                    continue
+                raise
             if turned.idle:
+                if await self._moved_on(before):
+                    continue
                 return turned
+            name = self._name
             if turned.effect is not None:
+                if not await self._admitted(turned.effect):
+                    continue
                 self.lanes.take(turned.effect.target, turned.state.tenant, now)
             appending = perf_counter()
             try:
@@ -157,15 +192,21 @@ class Runtime:
             except ConcurrencyConflict:
                 self._forget(before, turned)
                 continue
+            except LeaseLost:
+                self._forget(before, turned)
+                self._struck(name)
+                raise
             except BaseException:
                 self._forget(before, turned)
                 raise
             self.appends.add(perf_counter() - appending)
-            self._durable(before, turned, given)
+            self._durable(before, turned, given, name)
             return turned
         raise ConcurrencyConflict(f"{appointment}: the stream moved on {CONFLICTS_MAX} times")
 
-    def _hold(self, before: Appointment, given: Input, now: datetime, target: str) -> Hold | None:
+    def _hold(self, before: Appointment, given: Input, ruling: SagaPlan, now: datetime, target: str) -> Hold | None:
+        if self._members is not None and not self._carries(ruling):
+            return self.lanes.elsewhere(target, now)
         tenant = given.request.tenant if isinstance(given, Asked) else before.tenant
         return self.lanes.hold(target, tenant, now)
 
@@ -174,7 +215,7 @@ class Runtime:
         if turned.effect is not None:
             self.lanes.give_back(turned.effect.target, turned.state.tenant, self.clock.now(), None)
 
-    def _durable(self, before: Appointment, turned: Turn, given: Input) -> None:
+    def _durable(self, before: Appointment, turned: Turn, given: Input, name: str) -> None:
         state = turned.state
         self._cache[state.id] = state
         self._cache.move_to_end(state.id)
@@ -182,7 +223,9 @@ class Runtime:
             self._cache.popitem(last=False)
         if turned.effect is not None:
             self._calling[state.id] = turned.effect
-            self._spawn(self._call(state, turned.effect))
+            call = self._spawn(self._call(state, turned.effect, name))
+            self._calls.add(call)
+            call.add_done_callback(self._calls.discard)
         elif turned.wake is not None and (self._sleeping_until is None or turned.wake.at < self._sleeping_until):
             self._wake.set()
         if state.state in SETTLED or state.parked:
@@ -197,11 +240,25 @@ class Runtime:
     async def load(self, appointment: UUID) -> Appointment:
         """The state as of the last durable event; version 0 when there is none. Raises `HistoryError`."""
         state = self._cache.get(appointment)
+        if state is not None and await self._moved_on(state):
+            state = None
+        return state or await self._known(appointment)
+
+    async def _known(self, appointment: UUID) -> Appointment:
+        """As `load`; on a shared store perhaps as it was before another worker went on with it."""
+        state = self._cache.get(appointment)
         if state is None:
             state = Appointment(appointment)
             for recorded in await self.store.events(appointment):
                 state = evolve(state, decode(recorded))
         return state
+
+    async def _moved_on(self, state: Appointment) -> bool:
+        """Whether another worker has gone on from this state; then it is forgotten. On a store of one's own, never."""
+        if self._members is None or not await self.store.events(state.id, state.version, 1):
+            return False
+        self._cache.pop(state.id, None)
+        return True
 
     def forget(self, appointment: UUID) -> None:
         """Remember nothing of an appointment: what the log says of it is to be read anew."""
@@ -230,7 +287,7 @@ class Runtime:
     async def _first_known(self, appointment: UUID, told: asyncio.Future[Appointment], timeout_s: float) -> Appointment:
         """Whichever comes first: this process tells of the end, the log shows it, or the time is over."""
         loop = asyncio.get_running_loop()
-        ends_at, look_after_s = loop.time() + timeout_s, POLL_S
+        ends_at, look_after_s = loop.time() + timeout_s, POLL_S if self._members is None else LOOK_S
         while (left_s := ends_at - loop.time()) > 0:
             if (await asyncio.wait((told,), timeout=min(left_s, look_after_s)))[0]:
                 return told.result()
@@ -242,7 +299,7 @@ class Runtime:
                 continue
             if state.state in SETTLED or state.parked:
                 return state
-            look_after_s = POLL_S
+            look_after_s = min(2 * look_after_s, POLL_S)
         return await self.load(appointment)
 
     async def _plan(self, digest: str) -> SagaPlan:
@@ -261,12 +318,38 @@ class Runtime:
         """The sagas (name, version) that this process can carry out, at each provider that it knows."""
         return frozenset((*saga, provider) for saga in self._sagas for provider in self._providers)
 
+    async def run_by_anybody(self) -> frozenset[tuple[str, int, str]]:
+        """As `runs`, of all who work on this store."""
+        return self.runs if self._members is None else self.runs | await self._members.run_by_anybody()
+
+    def _carries(self, plan: SagaPlan) -> bool:
+        return (plan.name, plan.version) in self._sagas and plan.provider in self._providers
+
+    # -- among other workers, on a shared store ------------------------------------------------------------------
+
+    @property
+    def _name(self) -> str:
+        return self._owner if self._members is None else self._members.owner
+
+    def _struck(self, name: str) -> None:
+        if self._members is not None:
+            self._members.struck(name)
+
+    def _still(self, name: str) -> bool:
+        return self._members is None or self._members.holds(name)
+
+    async def _admitted(self, effect: Effect) -> bool:
+        if self._members is None:
+            return True
+        return await self._members.lanes.admits(effect.target, timedelta(milliseconds=effect.timeout_ms))
+
     # -- effects -------------------------------------------------------------------------------------------------
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -275,15 +358,18 @@ class Runtime:
             # A fault in our own code: its appointment is due again when the announced call has run out.
             task.get_loop().call_exception_handler({"message": "a turn failed", "exception": fault, "task": task})
 
-    async def _call(self, state: Appointment, effect: Write | Read) -> None:
+    async def _call(self, state: Appointment, effect: Write | Read, name: str) -> None:
         try:
-            await self._record(state.id, await self._outcome(state, effect))
+            ended = await self._outcome(state, effect, name)
+            if ended is not None and name == self._name:
+                await self._record(state.id, ended)
         finally:
             # Until here the call counts as running: a due row must not take it for one that was cut off.
             if self._calling.get(state.id) is effect:
                 del self._calling[state.id]
 
-    async def _outcome(self, state: Appointment, effect: Write | Read) -> Input:
+    async def _outcome(self, state: Appointment, effect: Write | Read, name: str) -> Input | None:
+        """What came of a call; None when it did not leave, because others may have taken it over meanwhile."""
         outcome: Outcome | None = None
         began = self.clock.now()
         if self._trace_context is not None:
@@ -291,6 +377,8 @@ class Runtime:
         try:
             plan = await self._plan(state.definition)
             saga, provider = self._sagas[plan.name, plan.version], self._providers[plan.provider]
+            if not self._still(name):
+                return None
             if isinstance(effect, Write):
                 outcome = written = await effects.write(state, effect, saga, provider)
                 return CallEnded(effect.step, effect.operation, effect.operation_id, effect.attempt, written)
@@ -300,12 +388,16 @@ class Runtime:
             self.lanes.give_back(effect.target, state.tenant, self.clock.now(), outcome)
             if self.lanes.waited:
                 self._wake.set()
+            if self._members is not None and outcome is not None:
+                await self._members.lanes.heard(effect.target, outcome)
 
     async def _record(self, appointment: UUID, given: Input) -> None:
         """Record an outcome, however long the store takes no writes; the due row covers a crash meanwhile."""
         while True:
             try:
                 await self.give(appointment, given)
+                return
+            except LeaseLost:
                 return
             except StoreUnavailable:
                 if self._closing:
@@ -318,7 +410,7 @@ class Runtime:
     # -- timers, queue and recovery ------------------------------------------------------------------------------
 
     async def _dispatch(self) -> None:
-        while True:
+        while not self._closing:
             self._wake.clear()
             try:
                 looked_at = self.clock.now()
@@ -333,27 +425,37 @@ class Runtime:
 
     async def _hand_out(self, now: datetime) -> int:
         busy = tuple(self._calling)
-        rows = await self.store.due(now, DUE_BATCH, self.lanes.closed(now), busy[:DUE_BATCH])
+        limit, closed = DUE_BATCH, self.lanes.closed(now)
+        if self._members is not None:
+            limit, closed = min(self._members.handed_max, limit), (*closed, *self._members.not_run)
+        rows = await self.store.due(now, limit, closed, busy[:DUE_BATCH])
         ready = [row for row in rows if row.stream_id not in self._calling and self._may_go(row, now)]
-        await asyncio.gather(*(self._wake_up(row) for row in ready))
+        gone = await asyncio.gather(*(self._wake_up(row) for row in ready))
+        if self._members is not None:
+            taken_up = {row.stream_id for row, went in zip(ready, gone, strict=True) if went}.union(self._calling)
+            await self._members.hand_back([row for row in rows if row.stream_id not in taken_up], len(rows))
         return len(ready)
 
     def _may_go(self, row: OpenWork, now: datetime) -> bool:
         if not row.lane or (row.deadline_at is not None and row.deadline_at <= now):
             return True
         target, _, tenant = row.lane.rpartition("/")
-        return self.lanes.hold(target, tenant, now) is None
+        return not target or self.lanes.hold(target, tenant, now) is None
 
-    async def _wake_up(self, row: OpenWork) -> None:
+    async def _wake_up(self, row: OpenWork) -> bool:
+        """Give a due row its turn; False where its lane has no place left."""
         try:
-            state = await self.load(row.stream_id)
+            cached = self._cache.get(row.stream_id)
+            if cached is not None and cached.version < row.version:
+                self._cache.pop(row.stream_id)
+            state = await self._known(row.stream_id)
             plan = await self._plan(state.definition)
-            if (plan.name, plan.version) not in self._sagas or plan.provider not in self._providers:
-                due_at = self.clock.now() + NOBODY_RUNS
-                await self.store.append(Append(row.stream_id, state.version, (), later(row, due_at)))
-                return
+            if not self._carries(plan):
+                await self._leave_to_others(row, state, plan)
             # Those before it may have taken the last place: its turn would only write its row anew.
-            if self._may_go(row, self.clock.now()):
+            elif not self._may_go(row, self.clock.now()):
+                return False
+            else:
                 await self.give(row.stream_id, Due())
         except HistoryError:
             await self._set_aside(row.stream_id)
@@ -365,6 +467,15 @@ class Runtime:
             # A fault in our own code, met by this appointment alone: it tries again later, and the others go on now.
             asyncio.get_running_loop().call_exception_handler({"message": "a turn failed", "exception": fault})
             await self._put_off(row)
+        return True
+
+    async def _leave_to_others(self, row: OpenWork, state: Appointment, plan: SagaPlan) -> None:
+        """What this process does not run waits for one that does: another worker at once, or the next to be started."""
+        due_at = self.clock.now()
+        after = later(row, due_at + NOBODY_RUNS)
+        if self._members is not None:
+            after = later(row, due_at, self._members.leaves_to_others(plan))
+        await self.store.append(Append(row.stream_id, state.version, (), after))
 
     async def _put_off(self, row: OpenWork) -> None:
         self._cache.pop(row.stream_id, None)
