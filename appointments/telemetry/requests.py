@@ -86,10 +86,8 @@ def _template(scope: Scope) -> str:
     if route is None and scope["method"] == "HEAD":  # whoever answers it as a GET routes a copy of the scope
         as_get = {**scope, "method": "GET"}
         route = next((one for one in scope["app"].routes if one.matches(as_get)[0] is Match.FULL), None)
-    if route is None:
-        return OTHER
-    root: str = scope.get("root_path", "")
-    return root or str(route.path) if isinstance(route, Mount) else root + str(getattr(route, "path", OTHER))
+    mounted: str = scope.get("root_path", "")
+    return mounted or OTHER if route is None or isinstance(route, Mount) else f"{mounted}{route.path}"
 
 
 def _about(scope: Scope, method: str, route: str, status: int) -> dict[str, str | int]:
