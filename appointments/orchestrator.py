@@ -16,6 +16,7 @@ from appointments.privacy import Erasure, ErasureRequest, erase, erasure_of
 from appointments.reconciling import Healed, bookmarks, check, give_all, planned
 from appointments.settings import Settings
 from appointments.telemetry.context import traceparent
+from appointments.telemetry.vitals import vitals
 from appointments.views import (
     Appointment,
     AppointmentFilter,
@@ -67,7 +68,7 @@ from projections.reconciliation.run import reconcile as compare
 from projections.reconciliation.survey import Sides, Told
 from projections.views import Progress, Views
 from saga.audit import Auditor
-from saga.breaker import Breaker
+from saga.breaker import Breaker, standing
 from saga.clock import Clock
 from saga.definition import Saga, Step
 from saga.inputs import Asked, CalledBack
@@ -90,7 +91,7 @@ class Orchestrator:
 
     def __init__(self, parts: bootstrap.Parts) -> None:
         self._parts, self._runtime, self.settings = parts, parts.runtime, parts.settings
-        self._views, self.tracing = parts.views, parts.tracing
+        self._views, self.tracing, self.vitals = parts.views, parts.tracing, partial(vitals, parts)
         self._plans: dict[str, SagaPlan] = {}
         self._bookmarks: Bookmarks | None = None
 
@@ -501,16 +502,12 @@ class Orchestrator:
 
 
 def _breaker(target: str, breaker: Breaker, now: datetime) -> BreakerState:
-    until = breaker.open_until
-    state = "closed" if until is None else "open" if now < until else "half_open"
-    return BreakerState.model_validate(
-        {
-            "target": target,
-            "state": state,
-            "failures": breaker.failures,
-            "opened": breaker.opened,
-            "open_until": until,
-        }
+    return BreakerState(
+        target=target,
+        state=standing(breaker, now),
+        failures=breaker.failures,
+        opened=breaker.opened,
+        open_until=breaker.open_until,
     )
 
 

@@ -20,10 +20,14 @@ PROVIDERS_MAX = 50
 """Providers that are shown, those with the most requests; how many are left out is a figure of its own."""
 
 
-def openmetrics(report: FiguresReport) -> str:
-    """The report as OpenMetrics text. Counters only grow when the report is of the whole log, without a window."""
+def openmetrics(report: FiguresReport, *others: Collector) -> str:
+    """The report, and what others tell, as OpenMetrics text.
+
+    Counters only grow when the report is of the whole log, without a window.
+    """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Families(report))
+    for one in (_Families(report), *others):
+        registry.register(one)
     text: bytes = generate_latest(registry)  # type: ignore[no-untyped-call]
     return text.decode()
 

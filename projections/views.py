@@ -77,6 +77,10 @@ class Views:
         """The log that they are folded from."""
         return self._store
 
+    async def reached(self) -> dict[str, int]:
+        """The position that each read model has reached by now, without catching up."""
+        return {name: (await asyncio.to_thread(file.checkpoint)).position for name, file in tuple(self._files.items())}
+
     async def catch_up(self, *names: str) -> int:
         """Fold what is new in the log into these read models (all); returns the position that all have reached.
 

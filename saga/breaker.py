@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
+from typing import Literal
 
 from pydantic import Field
 
@@ -26,6 +27,13 @@ class Breaker:
     probing: bool = False
     opened: int = 0
     """How often it has opened."""
+
+
+def standing(breaker: Breaker, now: datetime) -> Literal["closed", "open", "half_open"]:
+    """How it stands, for those who look."""
+    if breaker.open_until is None:
+        return "closed"
+    return "open" if now < breaker.open_until else "half_open"
 
 
 class Sign(Enum):

@@ -104,6 +104,11 @@ class Follower:
         self._news = asyncio.Event()
         self._ending = False
 
+    @property
+    def watched_by(self) -> int:
+        """How many watch now."""
+        return self._count
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Follow until the block ends; then every watcher has come to its end as well."""

@@ -1,12 +1,16 @@
-"""Whether the process lives and is ready, and its figures for a scraper. Asked without a token, it tells of nobody."""
+"""Whether the process lives and is ready, and its figures for a scraper. Asked without a token, they tell of nobody."""
 
+import asyncio
 from uuid import UUID
 
+from fastapi import Request
+from prometheus_client import ProcessCollector
 from starlette.responses import PlainTextResponse, Response
 
 from appointments.http.asking import At
 from appointments.http.problems import Refusal, problem
 from appointments.http.routing import router
+from appointments.telemetry.process_figures import ProcessFigures
 from domain.errors import AppointmentsError
 from projections.figures_openmetrics import CONTENT_TYPE, openmetrics
 from store.port import Append
@@ -41,6 +45,10 @@ async def readyz(at: At) -> Response:
 
 
 @routes.get("/metrics", response_class=Response, responses={200: METRICS})
-async def metrics(at: At) -> Response:
-    """The figures of the settings' tenant, from the beginning, as OpenMetrics."""
-    return Response(openmetrics(await at.desk.figures()), media_type=CONTENT_TYPE)
+async def metrics(at: At, request: Request) -> Response:
+    """The figures of the settings' tenant, from the beginning, and how this process does, as OpenMetrics."""
+    looked = await at.desk.vitals()
+    figures = await at.desk.figures()
+    process = ProcessFigures(at.desk, looked, request.app.state.took, at.follower.watched_by)
+    text = await asyncio.to_thread(openmetrics, figures, process, ProcessCollector(registry=None))
+    return Response(text, media_type=CONTENT_TYPE)

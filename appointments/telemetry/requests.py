@@ -41,12 +41,13 @@ class Requests:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began, status, took_s = perf_counter(), 0, 0.0
+        began, status = perf_counter(), 0
 
         async def sending(message: Message) -> None:
-            nonlocal status, took_s
+            nonlocal status
             if message["type"] == "http.response.start":
-                status, took_s = message["status"], perf_counter() - began
+                status = message["status"]
+                self._count(scope, f"{status // 100}xx", began)
             await send(message)
 
         asked = _asked(scope)
@@ -58,12 +59,18 @@ class Requests:
             await self._app(scope, receive, sending)
         finally:
             HERE.reset(token)
-            method = scope["method"] if scope["method"] in METHODS else OTHER
-            route = _template(scope)
-            self._took[route, method, f"{status // 100}xx" if status else "none"].add(took_s)
+            if not status:
+                self._count(scope, "none", began)
             if traced is not None and here is not None and began_at is not None:
-                about = _about(scope, method, route, status)
-                traced.requested(here, asked, (began_at, self._now()), about, status)
+                traced.requested(here, asked, (began_at, self._now()), _about(scope, status), status)
+
+    def _count(self, scope: Scope, status: str, began: float) -> None:
+        self._took[_template(scope), _method(scope), status].add(perf_counter() - began)
+
+
+def _method(scope: Scope) -> str:
+    method: str = scope["method"]
+    return method if method in METHODS else OTHER
 
 
 def _asked(scope: Scope) -> Context | None:
@@ -90,8 +97,9 @@ def _template(scope: Scope) -> str:
     return mounted or OTHER if route is None or isinstance(route, Mount) else f"{mounted}{route.path}"
 
 
-def _about(scope: Scope, method: str, route: str, status: int) -> dict[str, str | int]:
+def _about(scope: Scope, status: int) -> dict[str, str | int]:
     """Neither the path nor the query: a stranger may write anything into them."""
+    method, route = _method(scope), _template(scope)
     about: dict[str, str | int] = {"http.request.method": "_OTHER" if method == OTHER else method}
     if route != OTHER:
         about["http.route"] = route

@@ -80,6 +80,10 @@ class Spans:
             )
         )
 
+    def told(self) -> dict[str, int]:
+        """How many spans have ended, were sent, and could not be; the rest waits, or was dropped from a full queue."""
+        return {"ended": self.ended, "sent": self.exporter.sent, "failed": self.exporter.failed}
+
     def close(self) -> None:
         """Send what is queued, as far as the collector takes it soon; blocks for `CLOSE_WITHIN_S` at most."""
         # The queue's own way to end waits for half a minute.

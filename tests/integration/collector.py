@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -110,7 +110,7 @@ class House:
     mock: MockProvider
     url: str
     session: ClientSession
-    headers: dict[str, str] = field(default_factory=dict)
+    access: Access
 
     async def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
         """A request, its status and its answer."""
@@ -160,7 +160,7 @@ async def house(folder: Path, traces_url: str | None, mock: MockProvider, **sett
             try:
                 async with asyncio.timeout(WITHIN_S):
                     await up.wait()
-                yield House(desk, mock, url(opened), session)
+                yield House(desk, mock, url(opened), session, access)
             finally:
                 serving.cancel()
                 await asyncio.gather(serving, return_exceptions=True)

@@ -2,19 +2,24 @@
 
 import asyncio
 import os
+import platform
 import re
 import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import pytest
 from aiohttp import ClientSession
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parsed
 
 from appointments import Orchestrator, Settings
+from appointments.http.app import application
 from domain.identity import appointment_id
 from mocks.server import MockProvider
+from saga.clock import WallClock
 from tests.integration.collector import PERSONAL, QUICK, WANTED, Collector, about, house
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -282,3 +287,89 @@ async def test_no_span_tells_of_anybody(tmp_path: Path, collector: Collector, mo
     assert [word for word in PERSONAL if word.lower().encode() in exported.lower()] == []
     names = {one.name for one in collector.spans}
     assert {"GET", "GET /v1/appointments/{id}", "GET /console"} <= names
+
+
+def samples(text: str, *, leave_out: str = "") -> set[tuple[str, tuple[tuple[str, str], ...]]]:
+    """Every series of an exposition, as the library's own parser reads it."""
+    return {
+        (sample.name, tuple(sorted(sample.labels.items())))
+        for family in parsed(text)
+        if not leave_out or not family.name.startswith(leave_out)
+        for sample in family.samples
+    }
+
+
+async def test_a_scraper_gets_what_alarms_are_set_on(tmp_path: Path, mock: MockProvider) -> None:
+    mock.script("create", "timeout", times=1_000)
+    patience = {"call_timeout_ms": 20, "breaker_failures_max": 1, "breaker_open_ms": 60_000}
+    async with house(tmp_path, None, mock, **patience) as desk, asyncio.timeout(10):
+        _, text = await desk.ask("GET", "/metrics")
+        assert 'appointments_breaker{state="closed",target="main"} 1.0' in text
+        await desk.ask("POST", "/v1/appointments", WANTED, idempotency_key="held")
+        while 'appointments_breaker{state="open",target="main"} 1.0' not in text:
+            _, text = await desk.ask("GET", "/metrics")
+    found = {sample.name: sample for family in parsed(text) for sample in family.samples}
+    assert 'appointments_open_work{state="booking"} 1.0' in text
+    assert found["appointments_log_position"].value > 0
+    assert found["appointments_append_seconds_count"].value >= 2
+    assert found["appointments_overdue"].value == 0
+    assert found["process_open_fds"].value > 3
+    assert found["process_resident_memory_bytes"].value > 10_000_000
+    assert found["appointments_build_info"].labels["python"] == platform.python_version()
+    assert {"appointments_oldest_due_seconds", "appointments_open_work_parked"} <= set(found)
+    assert {labels[0][1] for name, labels in samples(text) if name == "appointments_read_model_lag"} == {
+        "current_state",
+        "figures",
+    }
+
+
+async def test_what_strangers_send_makes_no_new_series(tmp_path: Path, mock: MockProvider) -> None:
+    """The control: a route that is ours, and was not asked before, does make one."""
+    async with house(tmp_path, None, mock) as desk:
+        app = application(desk.desk, desk.access, WallClock().now)
+        methods = ("GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH")
+
+        async def asked(method: str, path: str) -> None:
+            scope = {"type": "http", "method": method, "path": path, "raw_path": path.encode(), "headers": []}
+            scope |= {"query_string": b"", "http_version": "1.1", "scheme": "http", "server": ("t", 80), "client": None}
+
+            async def receive() -> dict[str, Any]:
+                return {"type": "http.request", "body": b"", "more_body": False}
+
+            async def send(message: Any) -> None:
+                return None
+
+            await app(scope, receive, send)
+
+        async def odd(n: int) -> None:
+            await asked(methods[n % 7], f"/odd-{n}/{'x' * (n % 50)}")
+            await asked(methods[n % 7], f"/console/odd-{n}")
+            await asked(methods[n % 7], f"/v1/appointments/odd-{n}")
+            await asked(f"ODD{n}", f"/v1/appointments/{n}/odd")
+            await asked(f"ODD{n}", "/readyz")
+
+        for n in range(14):
+            await odd(n)
+        known = set(app.state.took)
+        for n in range(14, 1_000):
+            await odd(n)
+        assert set(app.state.took) == known
+        assert {route for route, _, _ in known} == {"other", "/console", "/v1/appointments/{id}", "/readyz"}
+        assert {method for _, method, _ in known} == {*methods, "other"}
+        await asked("GET", "/healthz")
+        assert len(app.state.took) == len(known) + 1
+
+
+async def test_the_heads_that_machines_ask_for_are_told_by_their_route(tmp_path: Path, mock: MockProvider) -> None:
+    async with house(tmp_path, None, mock) as desk:
+        await desk.ask("HEAD", "/readyz")
+        _, text = await desk.ask("GET", "/metrics")
+    assert ("method", "HEAD") in next(labels for name, labels in samples(text) if ("route", "/readyz") in labels)
+
+
+async def test_who_watches_is_counted(tmp_path: Path, mock: MockProvider) -> None:
+    async with house(tmp_path, None, mock) as desk, desk.session.get(f"{desk.url}/v1/stream") as stream:
+        await stream.content.readline()
+        _, text = await desk.ask("GET", "/metrics")
+    assert "appointments_event_stream_watchers 1.0" in text
+    assert ("route", "/v1/stream") in {label for _, labels in samples(text) for label in labels}
