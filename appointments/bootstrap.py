@@ -155,7 +155,7 @@ def make_tracing(settings: Settings, clock: Clock, called: Iterable[object]) -> 
             f"cannot send traces to {without_password(url)!r}; write traces_url as http(s)://host:4318/v1/traces",
             (("/traces_url", "not http(s)://host/path"),),
         )
-    # The SDK costs a start 60 ms: it is loaded where it is used alone.
+    # The SDK costs a start 30 ms and 11 MB: it is loaded only where it is used.
     from appointments.telemetry.spans import Spans
     from appointments.telemetry.tracing import Tracing
 

@@ -11,6 +11,7 @@ from aiohttp.typedefs import Handler
 from pydantic import BaseModel, Field, StringConstraints, ValidationError
 from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook, WebhookVerificationError
 
+from appointments.telemetry.context import HERE, Context
 from domain.errors import ConcurrencyConflict, InvalidFields, StoreUnavailable
 
 BODY_MAX = 64 * 1024
@@ -97,7 +98,7 @@ class CallbackListener:
     def __init__(self, secrets: Mapping[str, str], host: str = "127.0.0.1", port: int = 0) -> None:
         self.receiver = Receiver(secrets)
         self._host, self._port = host, port
-        application = web.Application(client_max_size=BODY_MAX, middlewares=(_as_problems,))
+        application = web.Application(client_max_size=BODY_MAX, middlewares=(_as_problems, _in_its_trace))
         application.router.add_post(PATH, self._receive)
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0, lingering_time=1.0)
 
@@ -152,6 +153,16 @@ async def _as_problems(request: web.Request, handler: Handler) -> web.StreamResp
         return told
     except web.HTTPNotFound:
         return _problem(404, "not-found", f"callbacks are received at {PATH}")
+
+
+@web.middleware
+async def _in_its_trace(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """What comes of it can point to the trace that the request came in."""
+    token = HERE.set(Context.read(request.headers.get("traceparent")))
+    try:
+        return await handler(request)
+    finally:
+        HERE.reset(token)
 
 
 def _hooks(secrets: str) -> tuple[Webhook, ...]:

@@ -38,7 +38,7 @@ _KEY, _OPTIONAL_KEY = (
 _WISHES = (
     _asked("Prefer", "`wait=N`: answer at the end, or after N seconds, at most 60; `respond-async` (RFC 7240)."),
     _asked("X-Correlation-ID", "The conversation; goes into every event.", maxLength=128),
-    _asked("traceparent", "W3C Trace Context: its trace id, where no X-Correlation-ID is given."),
+    _asked("traceparent", "W3C Trace Context: what comes of it goes on in this trace; its id, for X-Correlation-ID."),
 )
 _IF_MATCH = _asked("If-Match", "Only at this version.", pattern=_TAGS)
 ASKED: dict[str, tuple[dict[str, Any], ...]] = {

@@ -1,12 +1,14 @@
 """Traces over the wire: a request, the calls because of it, a callback; and over a crash into the next process."""
 
 import asyncio
+import json
 import os
 import platform
 import re
 import signal
 import sys
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parsed
+from standardwebhooks.webhooks import Webhook
 
 from appointments import Orchestrator, Settings
 from appointments.http.app import application
@@ -373,3 +376,31 @@ async def test_who_watches_is_counted(tmp_path: Path, mock: MockProvider) -> Non
         _, text = await desk.ask("GET", "/metrics")
     assert "appointments_event_stream_watchers 1.0" in text
     assert ("route", "/v1/stream") in {label for _, labels in samples(text) for label in labels}
+
+
+async def test_a_callback_points_to_the_trace_that_it_came_in_where_the_desk_listens_itself(
+    tmp_path: Path, collector: Collector, mock: MockProvider
+) -> None:
+    mock.script("create", "pending", final="never")
+    named = {**QUICK, "store": f"sqlite:///{tmp_path / 'desk.db'}", "provider": mock.url, "traces_url": collector.url}
+    called_back = {"callback_secret": mock.secret, "callback_listen": "127.0.0.1:0"}
+    async with Orchestrator.open(Settings.model_validate({**named, **called_back})) as desk:
+        booked = await desk.book(WANTED, key="listens", traceparent=CAME_IN)
+        while not (there := mock.ledger()["bookings"]):
+            await asyncio.sleep(0.005)
+        data = {"id": there[0]["id"], "client_ref": str(booked.id), "version": 2, "status": "accepted"}
+        body = json.dumps({"type": "booking.accepted", "data": data})
+        now = datetime.now(UTC)
+        headers = {
+            "webhook-id": "msg-1",
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": Webhook(mock.secret).sign("msg-1", now, body),
+            "traceparent": f"00-{'d' * 32}-{SPAN}-01",
+        }
+        url = desk.settings.callback_url or ""
+        async with ClientSession() as session, session.post(url, data=body, headers=headers) as answer:
+            assert answer.status == 204
+        assert (await desk.show(booked.id, wait=10)).state == "confirmed"
+    callback = collector.one("callback")
+    assert callback.trace_id.hex() == TRACE
+    assert [(one.trace_id.hex(), one.span_id.hex()) for one in callback.links] == [("d" * 32, SPAN)]
