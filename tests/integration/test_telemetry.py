@@ -1,12 +1,14 @@
 """Traces over the wire: a request, the calls because of it, a callback; and over a crash into the next process."""
 
 import asyncio
+import gc
 import json
 import os
 import platform
 import re
 import signal
 import sys
+import threading
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -268,6 +270,10 @@ async def test_a_dead_collector_delays_nothing_and_fails_nothing(
     if silent:
         server.close()
         await server.wait_closed()
+    async with asyncio.timeout(10):
+        while any(thread.name.startswith("OtelBatch") for thread in threading.enumerate()):
+            await asyncio.sleep(0.01)
+    gc.collect()  # a socket that was left open would be told here
     assert took < 4
     assert "Traceback" not in capfd.readouterr().err
 
