@@ -372,9 +372,9 @@ class Runtime:
         """What came of a call; None when it did not leave, because others may have taken it over meanwhile."""
         outcome: Outcome | None = None
         began = self.clock.now()
-        if self._trace_context is not None:
-            state = but(state, traceparent=self._trace_context(state, effect, began))
         try:
+            if self._trace_context is not None:
+                state = but(state, traceparent=self._trace_context(state, effect, began))
             plan = await self._plan(state.definition)
             saga, provider = self._sagas[plan.name, plan.version], self._providers[plan.provider]
             if not self._still(name):

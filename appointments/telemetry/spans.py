@@ -67,11 +67,11 @@ class Spans:
             ReadableSpan(
                 name,
                 _context(span),
-                None if parent is None else _context(parent),
+                None if parent is None else _context(parent, kind is SpanKind.SERVER),
                 self._resource,
                 attributes,
                 [Event(name, None, _nanoseconds(at)) for name, at in events],
-                () if link is None else (Link(_context(link)),),
+                () if link is None else (Link(_context(link, True)),),
                 kind,
                 status=FAILED if failed else UNSET,
                 start_time=_nanoseconds(began),
@@ -116,8 +116,8 @@ class _Exporter(OTLPSpanExporter):
         return result
 
 
-def _context(span: Context) -> SpanContext:
-    return SpanContext(span.trace_id, span.span_id, False, KEPT if span.kept else LEFT_OUT)
+def _context(span: Context, is_remote: bool = False) -> SpanContext:
+    return SpanContext(span.trace_id, span.span_id, is_remote, KEPT if span.kept else LEFT_OUT)
 
 
 def _nanoseconds(at: datetime) -> int:

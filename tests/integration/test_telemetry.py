@@ -410,3 +410,33 @@ async def test_a_callback_points_to_the_trace_that_it_came_in_where_the_desk_lis
     callback = collector.one("callback")
     assert callback.trace_id.hex() == TRACE
     assert [(one.trace_id.hex(), one.span_id.hex()) for one in callback.links] == [("d" * 32, SPAN)]
+
+
+async def test_waits_for_a_breaker_are_seen(tmp_path: Path, collector: Collector, mock: MockProvider) -> None:
+    mock.script("create", "timeout", times=1)
+    patience = {"call_timeout_ms": 50, "breaker_failures_max": 1, "breaker_open_ms": 300}
+    async with house(tmp_path, collector.url, mock, **patience) as desk, asyncio.timeout(10):
+        await desk.ask("POST", "/v1/appointments", WANTED, idempotency_key="opens")
+        while (await desk.desk.vitals()).breakers["main"] != "open":
+            await asyncio.sleep(0.005)
+        booked = await desk.book("waits", traceparent=CAME_IN)
+    (wait,) = (one for one in collector.named("wait for breaker") if one.trace_id.hex() == TRACE)
+    (create,) = (one for one in collector.named("POST /bookings") if about(one)["appointments.id"] == booked["id"])
+    assert wait.end_time_unix_nano - wait.start_time_unix_nano > 50_000_000
+    assert create.start_time_unix_nano >= wait.end_time_unix_nano
+
+
+async def test_a_cancel_that_comes_between_ends_the_course_of_the_booking(
+    tmp_path: Path, collector: Collector, mock: MockProvider
+) -> None:
+    mock.script("create", "pending", final="never")
+    async with house(tmp_path, collector.url, mock) as desk, asyncio.timeout(10):
+        _, booked = await desk.ask("POST", "/v1/appointments", WANTED, idempotency_key="b", traceparent=CAME_IN)
+        while not mock.ledger()["bookings"]:
+            await asyncio.sleep(0.005)
+        path = f"/v1/appointments/{booked['id']}/cancel"
+        await desk.ask("POST", path, idempotency_key="c", prefer="wait=10", traceparent=CAME_IN)
+    booking, cancel = collector.one("book appointment"), collector.one("cancel appointment")
+    assert booking.end_time_unix_nano == cancel.start_time_unix_nano
+    assert about(cancel)["appointments.state"] == "cancelled"
+    assert len({one.span_id for one in collector.spans}) == len(collector.spans)
