@@ -1,4 +1,4 @@
-"""What Schemathesis cannot read from a schema: that an end follows its start, which zones there are, what a key is for."""
+"""What Schemathesis cannot read from a schema: an end follows its start, which zones there are, what a key is for."""
 
 from itertools import count
 from typing import Any

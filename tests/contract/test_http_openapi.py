@@ -1,4 +1,4 @@
-"""The HTTP API against its own OpenAPI document: Schemathesis talks to a `serve` process over loopback, all checks on."""
+"""The HTTP API against its own OpenAPI document: Schemathesis talks to a `serve` process, all checks on."""
 
 import asyncio
 import os
