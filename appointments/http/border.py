@@ -6,7 +6,9 @@ A body has a size and a time in which it has to arrive. While the process stops,
 import asyncio
 from collections.abc import Callable
 from datetime import datetime
+from urllib.parse import parse_qsl
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from appointments.http.problems import Refusal, told
@@ -32,17 +34,17 @@ class Border:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = False
+        body = _Body(receive)
 
         async def sending(message: Message) -> None:
-            nonlocal started
-            started = True
+            body.answered = True
             await send(message)
 
-        body = _Body(receive)
         try:
             self._check(scope)
             await self._app(_as_get(scope), body.receive, sending)
+        except ClientDisconnect:
+            return
         except Exception as fault:
             if isinstance(fault, StoreUnavailable):
                 self._standing.refused(self._now())
@@ -50,7 +52,7 @@ class Border:
             if answer.status_code >= 500 and not isinstance(fault, StoreUnavailable | Refusal):
                 told_of = {"message": f"{scope['method']} {scope['path']} failed", "exception": fault}
                 asyncio.get_running_loop().call_exception_handler(told_of)
-            if started:
+            if body.answered:
                 raise
             await answer(scope, receive, send)
 
@@ -59,6 +61,10 @@ class Border:
             raise Refusal("stopping", "send it again, with the same Idempotency-Key, in a moment", CLOSE)
         if b"%00" in scope.get("query_string", b"") or "\0" in scope["path"]:
             raise Refusal("malformed", "the address holds NUL")
+        if scope.get("query_string") and scope["path"].startswith("/v1/"):
+            names = [name for name, _ in parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)]
+            if len(set(names)) != len(names):
+                raise Refusal("malformed", "the address has the same parameter twice")
 
 
 class _Body:
@@ -68,10 +74,12 @@ class _Body:
         self._receive = receive
         self._until = asyncio.get_running_loop().time() + BODY_WITHIN_S
         self._size, self._ended = 0, False
+        self.answered = False
+        """What arrives from then on is read by nobody: it is no ground for another answer."""
 
     async def receive(self) -> Message:
         """The next part. Raises `Refusal` for a body that is too large or too slow."""
-        if self._ended:
+        if self._ended or self.answered:
             return await self._receive()
         try:
             async with asyncio.timeout_at(self._until):

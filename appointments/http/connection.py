@@ -1,6 +1,7 @@
-"""One connection: the head of a request has a size and a time in which it has to arrive; the framework bounds neither.
+"""One connection: what the framework leaves unbounded has a size and a time here.
 
-What cannot be read as HTTP is told as a problem, as everything else is.
+The head of a request, and what arrives beside the body itself: chunk by chunk, behind it, after the answer. What cannot
+be read as HTTP is told as a problem, as everything else is.
 """
 
 import asyncio
@@ -12,7 +13,11 @@ from appointments.http.problems import problem
 
 HEAD_MAX = 32 * 1024
 """Bytes of the request line and the headers."""
+HEADERS_MAX = 100
 HEAD_WITHIN_S = 10.0
+"""It bounds as well how long a client may go on with a request that has been answered."""
+WIRE_MAX = 2 * 1024 * 1024
+"""Bytes of a body as it is sent: more than `border.py` reads of one, for the sizes of its chunks and for trailers."""
 REASONS = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
 
 
@@ -22,7 +27,7 @@ class BoundedConnection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has come; it may not sit here without a word either."""
         super().connection_made(transport)
-        self._in_head, self._begun, self._head_bytes = True, False, 0
+        self._in_head, self._begun, self._bytes = True, False, 0
         self._late: asyncio.TimerHandle | None = self.loop.call_later(HEAD_WITHIN_S, self._too_late)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -31,35 +36,55 @@ class BoundedConnection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Some bytes; of the head no more than its bound."""
+        """Some bytes; of the head, and of all that follows it, no more than its bound."""
         super().data_received(data)
-        if self._in_head and not self.transport.is_closing():
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_MAX:
-                self._refuse("headers-too-large")
+        if self.transport.is_closing():
+            return
+        self._bytes += len(data)
+        if self._in_head and self._bytes > HEAD_MAX:
+            self._refuse("headers-too-large")
+        elif self._answered:
+            # uvicorn ends its wait for a next request at any byte: that of an unread body, or an empty line.
+            if self._late is None and self.timeout_keep_alive_task is None:
+                self._late = self.loop.call_later(HEAD_WITHIN_S, self._too_late)
+        elif self._bytes > WIRE_MAX:
+            self.transport.close()
 
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
-        self._in_head, self._begun, self._head_bytes = True, True, 0
+        self._in_head, self._begun, self._bytes = True, True, 0
         self.scope["extensions"] = {"appointments.abort": self.transport.abort}  # type: ignore[dict-item]
         if self._late is None:
             self._late = self.loop.call_later(HEAD_WITHIN_S, self._too_late)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header. Trailers are none (RFC 9110, 6.5.1): they would come into a request that is being answered."""
+        if self._in_head:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Its head is there."""
         self._calm()
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
-        if size > HEAD_MAX:
+        if size > HEAD_MAX or len(self.headers) > HEADERS_MAX:
             self._refuse("headers-too-large")
             raise httptools.HttpParserError("the head is too large")
-        self._in_head = False
+        if sum(name == b"host" for name, _ in self.headers) != 1 and self.parser.get_http_version() == "1.1":
+            raise httptools.HttpParserError("one Host is needed (RFC 9112, 3.2)")
+        self._in_head = self._begun = False
+        self._bytes = 0
         super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:
         """What came is no HTTP."""
         if not self.transport.is_closing():
             self._refuse("malformed", "this is no HTTP/1.1 request")
+
+    @property
+    def _answered(self) -> bool:
+        """Nothing is being answered now."""
+        return not self._in_head and (self.cycle is None or self.cycle.response_complete)
 
     def _too_late(self) -> None:
         self._late = None
@@ -73,7 +98,7 @@ class BoundedConnection(HttpToolsProtocol):
             self._late.cancel()
             self._late = None
 
-    def _refuse(self, name: str, detail: str = f"at most {HEAD_MAX} bytes") -> None:
+    def _refuse(self, name: str, detail: str = f"at most {HEAD_MAX} bytes in {HEADERS_MAX} headers") -> None:
         self._calm()
         answer = problem(name, detail, headers={"Connection": "close"})
         lines = [b"HTTP/1.1 %d %s" % (answer.status_code, REASONS[answer.status_code])]

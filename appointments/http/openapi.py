@@ -50,6 +50,26 @@ ASKED: dict[str, tuple[dict[str, Any], ...]] = {
     "appointment": (_asked("If-None-Match", "Only if it has changed.", pattern=_TAGS),),
 }
 """Headers that `asking.py` reads."""
+TIMES = {"start": "2031-03-03T09:00:00Z", "end": "2031-03-03T09:30:00Z", "time_zone": "Europe/Berlin"}
+BOOKING = {"calendar": "main", **TIMES, "summary": "Check-up"}
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "book": {
+        **BOOKING,
+        "attendees": [{"email": "ann@example.org", "name": "Ann"}],
+        "metadata": {"order": "4711"},
+    },
+    "cancel": {"reason": "the caller asked"},
+    "reschedule": {**TIMES, "end": "2031-03-03T10:00:00Z"},
+    "act": {"action": "park", "reason": "the provider has called us"},
+    "ui_event": {"type": "click", "target": {"dataset": {"action": "book-appointment"}}, "payload": BOOKING},
+    "reconcile": {"calendar": "main"},
+    "heal": {"dry_run": True},
+    "called_back": {
+        "type": "booking.accepted",
+        "data": {"id": "b-1", "client_ref": "b7e0c4a2d1f94c55", "version": 1, "status": "accepted"},
+    },
+}
+"""A body that each operation takes."""
 OF_ONE = ("appointment", "cancel", "reschedule", "act", "events", "state", "replay")
 """Operations on an appointment that a command answered."""
 
@@ -85,6 +105,8 @@ def _complete(method: str, operation: dict[str, Any]) -> None:
     responses.pop("422", None)
     operation.setdefault("parameters", []).extend(ASKED.get(operation["operationId"], ()))
     parameters = _names(operation)
+    if operation["operationId"] in EXAMPLES:
+        operation["requestBody"]["content"]["application/json"]["example"] = EXAMPLES[operation["operationId"]]
     if method == "post" and "AppointmentBody" in str(responses.get("202")):
         _complete_command(operation)
     elif operation["operationId"] == "appointment":

@@ -47,6 +47,7 @@ TABLE: Mapping[str, tuple[int, str]] = {
     "provider-unavailable": (502, "The provider does not answer"),
     "store-unavailable": (503, "The store takes no writes now"),
     "busy": (503, "Too much at once"),
+    "starting": (503, "This process is not ready yet"),
     "stopping": (503, "This process stops"),
 }
 NAMES = {status: name for name, (status, _) in reversed(list(TABLE.items()))}
@@ -133,6 +134,8 @@ async def answer(request: Request, fault: Exception) -> Response:
     answered = told(fault)
     if answered.status_code == 405:
         allowed = {method for route in request.app.routes for method in _methods(route, request.scope)}
+        if "GET" in allowed and not request.url.path.endswith("/stream"):
+            allowed.add("HEAD")  # see border.py
         answered.headers["Allow"] = ", ".join(sorted(allowed))
     return answered
 

@@ -66,7 +66,9 @@ async def reconcile(visit: Reconciler, asked: Reconcile) -> Response:
     response_model=KeptReport,
     responses={200: {"content": {CSV: {"schema": {"type": "string"}}, HTML: {"schema": {"type": "string"}}}}},
 )
-async def report(visit: Auditor, id: UUID, accept: Annotated[str, Header(max_length=1_000)] = JSON) -> Response:
+async def report(
+    visit: Auditor, id: UUID, accept: Annotated[str, Header(max_length=1_000, include_in_schema=False)] = JSON
+) -> Response:
     """The report, as JSON, CSV or a page to read and to print."""
     kept = visit.door.reports.of(visit.tenant, id)
     match best(accept, FORMATS):

@@ -1,0 +1,119 @@
+"""A server in this process and what a client writes to it byte by byte: no client library sends what hostile ones do."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from appointments import Orchestrator, Settings
+from appointments.access.access import Access
+from appointments.access.roles import Principal, Role
+from appointments.access.throttle import Throttle
+from appointments.access.tokens import TokenFile
+from appointments.http.app import application
+from appointments.http.problems import TABLE, URN
+from appointments.http.server import listen, serve
+from saga.clock import WallClock
+
+WITHIN_S = 20
+SECRET = "whsec_bW9jay1wcm92aWRlci1jYWxsYmFjay1zZWNyZXQ="
+BOOKING = {
+    "calendar": "main",
+    "start": "2031-03-03T09:00:00Z",
+    "end": "2031-03-03T09:30:00Z",
+    "time_zone": "Europe/Berlin",
+    "summary": "Check-up",
+}
+JSON = "Content-Type: application/json"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def problem(self) -> str:
+        """The name of the problem that it tells, once everything about it is as RFC 9457 and the table have it."""
+        assert self.headers["content-type"] == "application/problem+json", self
+        told: dict[str, Any] = json.loads(self.body)
+        name = told["type"].removeprefix(URN)
+        assert (told["status"], told["title"]) == TABLE[name]
+        assert told["status"] == self.status
+        assert b"Traceback" not in self.body
+        assert b".py" not in self.body
+        return str(name)
+
+
+def head(method: str, target: str, *lines: str, length: int | None = None) -> bytes:
+    """The head of a request after whose answer the connection ends."""
+    sized = () if length is None else (f"Content-Length: {length}",)
+    return "\r\n".join((f"{method} {target} HTTP/1.1", "Host: x", "Connection: close", *lines, *sized, "", "")).encode()
+
+
+def post(body: bytes, *lines: str, target: str = "/v1/appointments", key: str = "k") -> bytes:
+    """A command with this body."""
+    return head("POST", target, f"Idempotency-Key: {key}", *(lines or (JSON,)), length=len(body)) + body
+
+
+def answer(came: bytes) -> Answer:
+    """The first answer in what came."""
+    top, _, body = came.partition(b"\r\n\r\n")
+    status, *lines = top.decode("latin-1").split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    return Answer(int(status.split(" ")[1]), headers, body)
+
+
+async def exchange(port: int, sent: bytes, within_s: float = WITHIN_S) -> bytes:
+    """Everything that comes back until the server ends the connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    came = b""
+    try:
+        async with asyncio.timeout(within_s):
+            writing = asyncio.create_task(_write(writer, sent))
+            with suppress(ConnectionError):
+                while some := await reader.read(65_536):
+                    came += some
+            await writing
+    finally:
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+    return came
+
+
+async def ask(port: int, sent: bytes) -> Answer:
+    """The answer to one request."""
+    return answer(await exchange(port, sent))
+
+
+async def _write(writer: asyncio.StreamWriter, sent: bytes) -> None:
+    with suppress(ConnectionError):
+        for n in range(0, len(sent), 65_536):
+            writer.write(sent[n : n + 65_536])
+            await writer.drain()
+
+
+@asynccontextmanager
+async def serving() -> AsyncIterator[int]:
+    """The port of the whole application in this process, on a store in memory; it asks for no tokens."""
+    settings = Settings(store="memory:", provider="local:", log_level="error", callback_secret=SECRET)
+    clock, tokens, up = WallClock(), TokenFile(None), asyncio.Event()
+    everybody = Principal(tenant="default", actor="tester", role=Role.ADMIN)
+    with listen("127.0.0.1", 0) as opened:
+        async with Orchestrator.open(settings, listen=False) as desk:
+            app = application(desk, Access(tokens, Throttle(None, 1), clock.now, everybody), clock.now)
+            task = asyncio.create_task(serve(app, opened, up.set))
+            await up.wait()
+            try:
+                yield opened.getsockname()[1]
+            finally:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+    tokens.close()
