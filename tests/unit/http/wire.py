@@ -1,4 +1,4 @@
-"""A server in this process and what a client writes to it byte by byte: no client library sends what hostile ones do."""
+"""A server in this process, and what a client writes to it byte by byte: what no client library would send."""
 
 import asyncio
 import json
