@@ -19,7 +19,7 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 from appointments.telemetry.context import Context
 
 QUEUE_MAX = 8_192
-BATCH_MAX = 512
+BATCH_MAX = 128
 DELAY_MS = 1_000
 EXPORT_WITHIN_S = 5.0
 CLOSE_WITHIN_S = 2.0

@@ -75,19 +75,17 @@ class Tracing:
     def __call__(self, before: Appointment, turned: Turn, given: Input) -> None:
         """A turn is durable."""
         state = turned.state
-        within, _ = course(state, self.ratio)
         noted = [(_name(event), event.at) for event in turned.events if type(event) in NOTED]
         call = _LEFT.get()
         if isinstance(given, CallEnded | ReadEnded) and call is not None:
             self._called(state, given, call, turned.events[0].at if turned.events else self._clock.now(), noted)
         elif isinstance(given, CalledBack):
-            self._called_back(state, given, turned.events[0].at, within, noted)
+            self._called_back(state, given, turned.events[0].at, noted)
         elif noted:
-            span, about = within.span("turn", state.id, state.version), {"appointments.id": str(state.id)}
-            self.spans.end("turn", span, within, (noted[0][1], noted[-1][1]), about, events=noted)
+            self._decided(state, noted)
         for event in turned.events:
             if isinstance(event, e.StepStarted):
-                self._waited(before, event, within)
+                self._waited(before, state, event)
             elif isinstance(event, e.CallInterrupted):
                 self._interrupted(before, event)
         self._ended(before, state)
@@ -122,24 +120,32 @@ class Tracing:
         span = written(within, flight.operation_id, flight.attempt)
         self.spans.end(name, span, within, times, about, SpanKind.CLIENT, failed=True)
 
-    def _waited(self, before: Appointment, event: e.StepStarted, within: Context) -> None:
+    def _waited(self, before: Appointment, state: Appointment, event: e.StepStarted) -> None:
         if before.deferred_since is not None:
             since, why = before.deferred_since, "breaker"
         elif operation_of(before, event.step, event.operation).progress is Progress.WAITING:
             since, why = before.updated_at or event.at, "retry"
         else:
             return
-        about = {"appointments.id": str(before.id), "appointments.step": event.step, "appointments.wait": why}
+        within, _ = course(state, self.ratio)
+        about = {"appointments.id": str(state.id), "appointments.step": event.step, "appointments.wait": why}
         span = within.span("wait", event.operation_id, event.attempt)
         self.spans.end(f"wait for {why}", span, within, (since, event.at), about)
 
     def _called_back(
-        self, state: Appointment, given: CalledBack, at: datetime, within: Context, noted: list[tuple[str, datetime]]
+        self, state: Appointment, given: CalledBack, at: datetime, noted: list[tuple[str, datetime]]
     ) -> None:
         """It belongs to the appointment's trace, and points to that of the request that brought it."""
+        within, _ = course(state, self.ratio)
         about = {"appointments.id": str(state.id), "appointments.callback.status": str(given.status)}
         span, times = within.span("callback", state.id, state.version), (at, self._clock.now())
         self.spans.end("callback", span, within, times, about, SpanKind.CONSUMER, link=HERE.get(), events=noted)
+
+    def _decided(self, state: Appointment, noted: list[tuple[str, datetime]]) -> None:
+        """Something was decided with no call behind it, such as that a deadline has passed."""
+        within, _ = course(state, self.ratio)
+        span, times = within.span("turn", state.id, state.version), (noted[0][1], noted[-1][1])
+        self.spans.end("turn", span, within, times, {"appointments.id": str(state.id)}, events=noted)
 
     def _ended(self, before: Appointment, state: Appointment) -> None:
         goes_on = same_course(before, state)
