@@ -1,0 +1,108 @@
+"""What the headers of a request say: entity tags, preferences, formats, instants."""
+
+import json
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from appointments.http.asking import versions
+from appointments.http.moments import Moment
+from appointments.http.negotiation import best
+from appointments.http.problems import Refusal
+from tests.unit.http.wire import BOOKING, JSON, ask, head, post, serving
+
+FORMATS = ("application/json", "text/csv", "text/html")
+
+
+@pytest.mark.parametrize(
+    ("tags", "named"),
+    [
+        ("*", None),
+        ('"3"', (3,)),
+        ('"3", "4"', (3, 4)),
+        ('"3","4"', (3, 4)),
+        ('W/"3"', ()),
+        ('W/"3", "4"', (4,)),
+        ('"another"', (0,)),
+        ('"03"', (0,)),
+        ('""', (0,)),
+        ('"9999999999"', (0,)),
+    ],
+)
+def test_if_match_names_versions_and_weak_tags_name_none(tags: str, named: tuple[int, ...] | None) -> None:
+    assert versions(tags) == named
+
+
+@pytest.mark.parametrize("tags", ["3", '"3', 'w/"3"', '"3" "4"', "", '"3", x', "*, *"])
+def test_what_is_no_list_of_entity_tags_is_refused(tags: str) -> None:
+    with pytest.raises(Refusal, match="entity tags"):
+        versions(tags)
+
+
+async def test_entity_tags_guard_commands_strongly_and_reads_weakly() -> None:
+    body = json.dumps(BOOKING).encode()
+    async with serving() as port:
+        booked = await ask(port, post(body, JSON, "Prefer: wait=5"))
+        here, tag = booked.headers["location"], booked.headers["etag"]
+        for tags, status in ((tag, 304), (f"W/{tag}", 304), (f'"1", W/{tag}', 304), ("*", 304), ('"1"', 200)):
+            known = await ask(port, head("GET", here, f"If-None-Match: {tags}"))
+            assert (known.status, known.headers["etag"]) == (status, tag)
+        for n, tags in enumerate(('"1"', f"W/{tag}", '"1", "2"', '"none"')):
+            stale = await ask(port, post(b"", f"If-Match: {tags}", target=f"{here}/cancel", key=f"c{n}"))
+            assert stale.problem == "stale-version"
+        assert (await ask(port, head("GET", here))).headers["etag"] == tag
+        fresh = await ask(port, post(b"", f'If-Match: "1", {tag}', target=f"{here}/cancel", key="c"))
+        assert fresh.status == 202
+
+
+@pytest.mark.parametrize(
+    ("told", "status", "applied"),
+    [
+        ("wait=5", 201, "wait=5"),
+        ("wait=99999999999", 201, "wait=60"),
+        ("respond-async, wait=5", 201, "respond-async, wait=5"),
+        ("respond-async", 202, "respond-async"),
+        ("wait=-1", 202, None),
+        ("wait=²", 202, None),
+        ("return=minimal", 202, None),
+    ],
+)
+async def test_a_preference_that_is_not_understood_is_left_out(told: str, status: int, applied: str | None) -> None:
+    async with serving() as port:
+        answer = await ask(port, post(json.dumps(BOOKING).encode(), JSON, f"Prefer: {told}"))
+        assert (answer.status, answer.headers.get("preference-applied")) == (status, applied)
+
+
+@pytest.mark.parametrize(
+    ("accept", "format"),
+    [
+        ("*/*", "application/json"),
+        ("text/*", "text/csv"),
+        ("text/html, */*;q=0.1", "text/html"),
+        ("application/json;q=0.2, text/csv;q=0.5", "text/csv"),
+        ("text/html;q=0, text/*", "text/csv"),
+        ("TEXT/HTML", "text/html"),
+        ("text/csv;q=2, text/html", "text/csv"),
+    ],
+)
+def test_the_format_with_the_highest_weight_is_sent(accept: str, format: str) -> None:
+    assert best(accept, FORMATS) == format
+
+
+@pytest.mark.parametrize("accept", ["image/png", "", "text/csv;q=0", "text/csv;q=x", ",;,", "text"])
+def test_a_format_that_is_not_there_is_refused(accept: str) -> None:
+    with pytest.raises(Refusal):
+        best(accept, FORMATS)
+
+
+@pytest.mark.parametrize("text", ["2031-03-03T09:00:00Z", "2031-03-03t09:00:00.123z", "2031-03-03 09:00:00-01:00"])
+def test_instants_are_written_with_an_offset(text: str) -> None:
+    assert TypeAdapter(Moment).validate_python(text).year == 2031
+
+
+@pytest.mark.parametrize(
+    "text", ["2031-03-03T09:00:00", "2031-03-03", "1930208400", 1930208400, "20310303T090000Z", None]
+)
+def test_everything_else_is_no_instant(text: object) -> None:
+    with pytest.raises(ValidationError):
+        TypeAdapter(Moment).validate_python(text)
