@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from generating import evidence, interfaces, levels, requirements
+from generating import evidence, interfaces, levels, over_http, requirements
 from generating.markdown import one_line, table
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
@@ -275,6 +275,9 @@ PARTS: dict[str, Callable[[], str]] = {
     "interface-events": interfaces.events,
     "interface-outcomes": interfaces.outcomes,
     "interface-results": interfaces.results,
+    "http-routes": over_http.routes,
+    "http-problems": over_http.problems,
+    "http-limits": over_http.limits,
     "test-table": evidence.test_table,
     "controls": evidence.controls,
     "criteria": evidence.criteria,
