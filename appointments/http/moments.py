@@ -4,9 +4,9 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
-from domain.commands import Instant
+from domain.commands import Instant, refusal
 from domain.errors import InvalidFields
 
 RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
@@ -19,12 +19,16 @@ def _written(value: Any) -> Any:
     return value
 
 
-def _times_written(fields: Any) -> Any:
+def _times_written(fields: Any, check: ValidatorFunctionWrapHandler) -> Any:
     times = {name: fields.get(name) for name in ("start", "end")} if isinstance(fields, Mapping) else {}
     faults = [(f"/{name}", DETAIL) for name, at in times.items() if at is not None and not _is_written(at)]
-    if faults:
-        raise InvalidFields("; ".join(f"{pointer}: {detail}" for pointer, detail in faults), tuple(faults))
-    return fields
+    if not faults:
+        return check(fields)
+    try:
+        check(fields)
+    except ValidationError as others:  # whoever mends fields wants to know of all of them
+        faults += [one for one in refusal(others).errors if one[0] not in dict(faults)]
+    raise InvalidFields("; ".join(f"{pointer}: {detail}" for pointer, detail in faults), tuple(faults))
 
 
 def _is_written(value: Any) -> bool:
@@ -34,5 +38,5 @@ def _is_written(value: Any) -> bool:
 T = TypeVar("T")
 Moment = Annotated[Instant, BeforeValidator(_written)]
 """An instant in a query, or in a body of ours."""
-Timed = Annotated[T, BeforeValidator(_times_written)]
+Timed = Annotated[T, WrapValidator(_times_written)]
 """A command with `start` and `end`."""

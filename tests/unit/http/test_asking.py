@@ -95,6 +95,22 @@ def test_a_format_that_is_not_there_is_refused(accept: str) -> None:
         best(accept, FORMATS)
 
 
+async def test_all_fields_at_fault_are_told_at_once() -> None:
+    wrong = {
+        **BOOKING,
+        "calendar": "Main",
+        "start": "2031-03-03",
+        "end": 1930208400,
+        "summary": "",
+        "time_zone": "Berlin",
+    }
+    async with serving() as port:
+        answer = await ask(port, post(json.dumps(wrong).encode(), JSON))
+    assert answer.problem == "invalid-fields"
+    pointers = [one["pointer"] for one in json.loads(answer.body)["errors"]]
+    assert pointers == ["/start", "/end", "/calendar", "/time_zone", "/summary"]
+
+
 @pytest.mark.parametrize("text", ["2031-03-03T09:00:00Z", "2031-03-03t09:00:00.123z", "2031-03-03 09:00:00-01:00"])
 def test_instants_are_written_with_an_offset(text: str) -> None:
     assert TypeAdapter(Moment).validate_python(text).year == 2031
