@@ -5,6 +5,8 @@ be read as HTTP is told as a problem, as everything else is.
 """
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -18,6 +20,10 @@ HEAD_WITHIN_S = 10.0
 """It bounds as well how long a client may go on with a request that has been answered."""
 WIRE_MAX = 2 * 1024 * 1024
 """Bytes of a body as it is sent: more than `border.py` reads of one, for the sizes of its chunks and for trailers."""
+PIPELINED_MAX = 100
+"""Requests that wait for the answer of one before them: each takes many times its bytes."""
+LINGER_S = 2.0
+"""How long the end waits for a client that still sends: closed with bytes unread, TCP throws the answer away."""
 REASONS = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
 
 
@@ -27,7 +33,7 @@ class BoundedConnection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has come; it may not sit here without a word either."""
         super().connection_made(transport)
-        self._in_head, self._begun, self._bytes = True, False, 0
+        self._in_head, self._begun, self._bytes, self._ending = True, False, 0, False
         self._late: asyncio.TimerHandle | None = self.loop.call_later(HEAD_WITHIN_S, self._too_late)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -37,8 +43,10 @@ class BoundedConnection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Some bytes; of the head, and of all that follows it, no more than its bound."""
+        if self._ending:
+            return
         super().data_received(data)
-        if self.transport.is_closing():
+        if self._ending or self.transport.is_closing():
             return
         self._bytes += len(data)
         if self._in_head and self._bytes > HEAD_MAX:
@@ -72,19 +80,41 @@ class BoundedConnection(HttpToolsProtocol):
             raise httptools.HttpParserError("the head is too large")
         if sum(name == b"host" for name, _ in self.headers) != 1 and self.parser.get_http_version() == "1.1":
             raise httptools.HttpParserError("one Host is needed (RFC 9112, 3.2)")
+        if len(self.pipeline) >= PIPELINED_MAX:
+            self.transport.close()
+            raise httptools.HttpParserError("too many requests at once")
         self._in_head = self._begun = False
         self._bytes = 0
         super().on_headers_complete()
+        self.cycle.transport = _Ending(self.transport, self._end)  # type: ignore[assignment]
 
     def send_400_response(self, msg: str) -> None:
         """What came is no HTTP."""
-        if not self.transport.is_closing():
+        if not self._ending and not self.transport.is_closing():
             self._refuse("malformed", "this is no HTTP/1.1 request")
 
     @property
     def _answered(self) -> bool:
         """Nothing is being answered now."""
         return not self._in_head and (self.cycle is None or self.cycle.response_complete)
+
+    @property
+    def _owes_another(self) -> bool:
+        """What would be written now, its client would take for the answer of a request before, or for a part of it."""
+        now = self.cycle
+        if now is None or now.response_complete:
+            return False
+        return bool(self.pipeline) or self._in_head or now.response_started or not now.more_body
+
+    def _end(self) -> None:
+        """The last word is written; close once it can have been read (RFC 9112, 9.6)."""
+        if self.pipeline or (self.cycle is not None and not self.cycle.more_body and not self._in_head):
+            self.transport.close()
+        elif not self._ending and not self.transport.is_closing():
+            self._calm()
+            self._ending = True
+            self.transport.write_eof()
+            self._late = self.loop.call_later(LINGER_S, self.transport.close)
 
     def _too_late(self) -> None:
         self._late = None
@@ -100,8 +130,24 @@ class BoundedConnection(HttpToolsProtocol):
 
     def _refuse(self, name: str, detail: str = f"at most {HEAD_MAX} bytes in {HEADERS_MAX} headers") -> None:
         self._calm()
+        if self._owes_another:
+            self.transport.close()
+            return
         answer = problem(name, detail, headers={"Connection": "close"})
         lines = [b"HTTP/1.1 %d %s" % (answer.status_code, REASONS[answer.status_code])]
         lines += [b"%s: %s" % header for header in answer.raw_headers]
         self.transport.write(b"\r\n".join((*lines, b"", bytes(answer.body))))
-        self.transport.close()
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True  # whoever answers it: it has been answered
+            self.cycle.message_event.set()
+        self._end()
+
+
+class _Ending:
+    """The transport of one answer, which closes it in its own way."""
+
+    def __init__(self, transport: asyncio.Transport, end: Callable[[], None]) -> None:
+        self._transport, self.close = transport, end
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)

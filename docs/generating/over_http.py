@@ -88,6 +88,7 @@ def limits() -> str:
         ("nesting of a body", f"{strict_json.DEPTH_MAX} levels", "400"),
         ("request line and headers", f"{head}, within {connection.HEAD_WITHIN_S:.0f} s", "431, 408"),
         ("body as it is sent, with sizes of chunks and trailers", f"{connection.WIRE_MAX // 2**20} MiB", "the end"),
+        ("requests sent before the answer of one", f"{connection.PIPELINED_MAX}", "the end"),
         ("connection whose client goes on after the answer", f"{connection.HEAD_WITHIN_S:.0f} s", "the end"),
         ("`Prefer: wait=N`", f"{asking.WAIT_MAX_S} s", "a shorter wait"),
         ("`Idempotency-Key`", "1 to 255 visible ASCII characters", "400"),

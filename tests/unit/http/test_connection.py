@@ -47,7 +47,7 @@ async def test_a_head_that_trickles_is_given_up_in_time() -> None:
     async with serving() as port:
         came, took_s = await trickle(port, b"GET /healthz HTTP/1.1\r\nX: ", b"a")
         assert (answer(came).problem, answer(came).headers["connection"]) == ("too-slow", "close")
-        assert SHORT_S <= took_s < SHORT_S + 1
+        assert SHORT_S / 2 < took_s < SHORT_S + 1
 
 
 @pytest.mark.usefixtures("short")
@@ -56,7 +56,7 @@ async def test_a_body_that_trickles_is_given_up_in_time() -> None:
         sent = head("POST", "/v1/appointments", "Idempotency-Key: k", JSON, length=60_000)
         came, took_s = await trickle(port, sent, b" ")
         assert (answer(came).problem, answer(came).headers["connection"]) == ("too-slow", "close")
-        assert SHORT_S <= took_s < SHORT_S + 1
+        assert SHORT_S / 2 < took_s < SHORT_S + 1
 
 
 @pytest.mark.usefixtures("short")
@@ -121,9 +121,49 @@ async def test_requests_in_a_row_are_answered_in_a_row() -> None:
         came = await exchange(port, several)
         assert came.count(b"HTTP/1.1 404") == 20
         assert came.endswith(b"alive\n")
-        broken = await exchange(port, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nNONSENSE\r\n\r\n")
-        assert broken.count(b"HTTP/1.1 200") <= 1
-        assert broken.count(b"HTTP/1.1 400") == 1
+
+
+KEPT = head("GET", "/healthz").replace(b"Connection: close\r\n", b"")
+ENDLESS = KEPT.replace(b"/healthz", b"/v1/stream")
+
+
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize(
+    ("before", "behind"),
+    [
+        (KEPT, b"NONSENSE\r\n\r\n"),
+        (KEPT, b"\x16\x03"),
+        (KEPT, head("GET", "/", f"X: {'a' * 40_000}")),
+        (KEPT + KEPT, head("POST", "/v1/none", "Transfer-Encoding: chunked") + b"zz\r\n"),
+        (ENDLESS, b"GET /healthz HTTP/1.1\r\nX: "),
+    ],
+    ids=["nonsense", "TLS", "a large head", "a broken body", "a slow head"],
+)
+async def test_what_is_wrong_with_a_request_is_not_told_to_the_one_before_it(before: bytes, behind: bytes) -> None:
+    async with serving() as port:
+        assert b" 40" not in await exchange(port, before + behind)
+        assert b" 431" not in await exchange(port, before + behind)
+
+
+async def test_nor_is_it_told_in_the_middle_of_an_answer() -> None:
+    async with serving() as port:
+        sent = ENDLESS.replace(b"Host", b"Transfer-Encoding: chunked\r\nHost")
+        came, _ = await trickle(port, sent, b"zz\r\n")
+        assert (answer(came).status, b"400" in came) == (200, False)
+
+
+async def test_the_answer_to_a_body_that_nobody_reads_can_be_read() -> None:
+    async with serving() as port:
+        for _ in range(20):
+            assert (await ask(port, post(b" " * 3_000_000, target="/v1/none"))).problem == "not-found"
+            assert (await ask(port, post(b" " * 3_000_000))).problem == "body-too-large"
+            assert (await ask(port, head("GET", "/", f"X: {'a' * 3_000_000}"))).problem == "headers-too-large"
+
+
+async def test_requests_without_end_are_let_go() -> None:
+    async with serving() as port:
+        came = await exchange(port, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 5_000)
+        assert came.count(b"HTTP/1.1") <= connection.PIPELINED_MAX
 
 
 async def test_what_is_refused_at_once_is_not_asked_for() -> None:
