@@ -97,7 +97,7 @@ async def schemathesis(folder: Path, document: str, token: str, *words: str) -> 
 
 async def test_every_answer_is_one_that_the_document_tells_of(tmp_path: Path) -> None:
     async with served(tmp_path) as (url, token):
-        # The two streams have no end, which Schemathesis would wait for; see test_http_streams.py.
+        # The two streams have no end, which Schemathesis would wait for; their refusals: test_http_hostile.py.
         code, told = await schemathesis(tmp_path, f"{url}/openapi.json", token, "--exclude-path-regex", "/stream$")
         assert code == 0, told[-6_000:]
         assert "Selected: 19/21\n  Tested: 19" in told
