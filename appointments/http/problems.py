@@ -106,7 +106,8 @@ def told(fault: Exception) -> Response:
         case Refusal():
             return problem(fault.name, fault.detail, headers=fault.headers)
         case CommandRefused():
-            return problem(fault.problem, fault.detail, fault.errors)
+            name = fault.problem if fault.problem in TABLE else CommandRefused.problem  # a step's own, say
+            return problem(name, fault.detail, fault.errors)
         case RequestValidationError():
             return _invalid(fault)
         case Unauthenticated():

@@ -21,11 +21,21 @@ def test_every_name_in_the_code_is_in_the_table() -> None:
 
 
 def test_refused_commands_and_callbacks_have_the_same_status_here_as_there() -> None:
-    refused = {(kind.problem, kind.status) for kind in CommandRefused.__subclasses__()}
+    kinds = [kind for kind in CommandRefused.__subclasses__() if kind.__module__ == CommandRefused.__module__]
+    refused = {(kind.problem, kind.status) for kind in kinds}
+    assert len(refused) > 5
     callbacks = (HTTP.parent / "callbacks.py").read_text(encoding="utf-8")
     answered = {(name, int(status)) for status, name in ANSWERED.findall(callbacks)}
     assert len(answered) > 4
     assert {(name, TABLE[name][0]) for name, _ in refused | answered} == refused | answered
+
+
+def test_a_refusal_that_the_table_has_not_is_one_all_the_same() -> None:
+    class TooEarly(CommandRefused):
+        problem = "too-early"
+
+    answer = told(TooEarly("not before nine"))
+    assert (answer.status_code, b":command-refused" in bytes(answer.body)) == (422, True)
 
 
 @pytest.mark.parametrize("name", TABLE)
