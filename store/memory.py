@@ -4,7 +4,8 @@ With a lease it is a shared store: each worker has a `sibling` of its own on the
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Self
@@ -25,6 +26,9 @@ class _Tables:
     keys: dict[str, SubjectKey] = field(default_factory=dict)
     workers: dict[str, Worker] = field(default_factory=dict)
     lanes: dict[str, Lane] = field(default_factory=dict)
+    checkpoints: dict[str, int] = field(default_factory=dict)
+    held: dict[str, str] = field(default_factory=dict)
+    """Which worker of a shared store holds a name exclusively."""
 
     def store(self, event: RecordedEvent) -> None:
         """Seal, chain and keep one event; its private parts are read as they will be from the sealed ones."""
@@ -216,6 +220,26 @@ class MemoryStore(Store):
 
     async def position(self) -> int:
         return len(self._open_tables().log)
+
+    async def checkpoint(self, consumer: str) -> int | None:
+        return self._open_tables().checkpoints.get(consumer)
+
+    async def keep_checkpoint(self, consumer: str, position: int) -> None:
+        self._own_tables().checkpoints[consumer] = position
+
+    @asynccontextmanager
+    async def exclusive(self, name: str) -> AsyncIterator[bool]:
+        tables, owner = self._own_tables(), self.owner
+        if self.lease_s is not None:
+            if tables.held.get(name) in tables.workers.keys() - {owner}:
+                yield False
+                return
+            tables.held[name] = owner
+        try:
+            yield True
+        finally:
+            if tables.held.get(name) == owner:
+                del tables.held[name]
 
     async def close(self) -> None:
         self._closed = True

@@ -5,10 +5,13 @@ every backend to it.
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 from uuid import UUID
+
+from domain.errors import StoreUnavailable
 
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -234,6 +237,22 @@ class Store(Protocol):
     async def position(self) -> int:
         """The position of the last event, 0 in an empty log."""
         ...
+
+    async def checkpoint(self, consumer: str) -> int | None:
+        """Up to which position a consumer has dealt with the log; None for one that never told."""
+        return None
+
+    async def keep_checkpoint(self, consumer: str, position: int) -> None:
+        """Keep how far a consumer has come; durable when it returns. The last one told stands, whatever was before."""
+        raise StoreUnavailable("this store keeps no checkpoints")
+
+    def exclusive(self, name: str) -> AbstractAsyncContextManager[bool]:
+        """Whether this process alone holds that name, from here to the end of the block.
+
+        On a store of one process always. On a shared store at most one worker holds it; who asks for it asks once, and
+        asks again later where it was told False. A worker that dies holds nothing any more.
+        """
+        return nullcontext(True)
 
     async def close(self) -> None:
         """Finish what is queued, then let go of the file."""

@@ -14,7 +14,7 @@ from domain.errors import HistoryError
 from store.port import OpenWork, RecordedEvent
 from store.rows import event_of, instant, microseconds, uuid_of, work_of
 from store.sealing import hashed, refs_in
-from store.tables import events, open_work, subject_keys
+from store.tables import checkpoints, events, open_work, subject_keys
 
 BACKLOG_MIN = 4_096
 """Due rows from which on they are walked lane by lane in order of start, not collected and sorted."""
@@ -81,6 +81,13 @@ def sealed_for(connection: Connection, subject: str, after: int = 0) -> list[UUI
 def position(connection: Connection) -> int:
     """The last position, 0 in an empty log."""
     return int(connection.execute(select(func.coalesce(func.max(events.c.position), 0))).scalar_one())
+
+
+def checkpoint(connection: Connection, consumer: str) -> int | None:
+    """How far a consumer has come."""
+    query = select(checkpoints.c.position).where(checkpoints.c.consumer == consumer)
+    found = connection.execute(query).scalar_one_or_none()
+    return None if found is None else int(found)
 
 
 def work(connection: Connection, stream_id: UUID) -> OpenWork | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, Self, TypeVar
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, update
+from sqlalchemy import Connection, Engine, insert, update
 from sqlalchemy.exc import DBAPIError
 
 from domain.errors import ConcurrencyConflict, StoreUnavailable
@@ -19,7 +19,7 @@ from store.log_writer import AppendEntry, LogWriter, TaskEntry
 from store.port import Append, OpenWork, RecordedEvent, Store
 from store.rows import check, microseconds, work_row
 from store.sqlite_file import READERS_MAX, FileLock, check_ours, reading_engine, writing_connection
-from store.tables import IN_FLIGHT, open_work
+from store.tables import IN_FLIGHT, checkpoints, open_work
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -147,6 +147,17 @@ class SqliteStore(Store):
 
     async def position(self) -> int:
         return await self._read(reads.position)
+
+    async def checkpoint(self, consumer: str) -> int | None:
+        return await self._read(reads.checkpoint, consumer)
+
+    async def keep_checkpoint(self, consumer: str, position: int) -> None:
+        statement = insert(checkpoints).prefix_with("OR REPLACE").values(consumer=consumer, position=position)
+
+        def keep(writer: LogWriter) -> None:
+            writer.connection.execute(statement)
+
+        await self._write(keep)
 
     async def close(self) -> None:
         await asyncio.get_running_loop().run_in_executor(None, self.close_now)

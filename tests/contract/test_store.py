@@ -381,6 +381,37 @@ class TestClosing:
 DANA, KIM = "acme\x00dana@example.org", "acme\x00kim@example.org"
 
 
+async def test_how_far_a_consumer_has_come_outlives_the_process(store: Store, reopen: Reopen) -> None:
+    assert await store.checkpoint("outbox/crm") is None
+    await store.keep_checkpoint("outbox/crm", 7)
+    await store.keep_checkpoint("outbox/bi", 1)
+    await store.keep_checkpoint("outbox/crm", 9)
+    later = await reopen("second")
+    assert [await later.checkpoint(name) for name in ("outbox/crm", "outbox/bi", "other")] == [9, 1, None]
+
+
+async def test_a_store_of_one_process_gives_every_name_to_it(store: Store) -> None:
+    async with store.exclusive("outbox/crm") as ours:
+        assert ours
+    async with store.exclusive("outbox/crm") as again:
+        assert again
+
+
+async def test_one_worker_at_a_time_holds_a_name_and_a_dead_one_holds_nothing() -> None:
+    time = [NOON]
+    first = MemoryStore("first", lease_s=60, clock=lambda: time[0])
+    second = first.sibling("second")
+    await first.claim("first", NOON)
+    await second.claim("second", NOON)
+    async with first.exclusive("crm") as ours:
+        async with second.exclusive("crm") as theirs, second.exclusive("bi") as other:
+            assert (ours, theirs, other) == (True, False, True)
+        time[0] += 2 * MINUTE
+        await second.sibling("third").claim("third", time[0])
+    async with second.sibling("third").exclusive("crm") as free:
+        assert free
+
+
 def about(stream_id: UUID, version: int, *parts: tuple[tuple[str, ...], bytes]) -> RecordedEvent:
     return replace(event(stream_id, version), private=tuple(Private(names, body) for names, body in parts))
 
