@@ -128,11 +128,9 @@ def _followers(seen: Evidence) -> Iterator[str]:
     followed = seen.world.followed + list(at_once(seen.world.medium.log(len(seen.world.followed), 1_000_000)))
     if followed != seen.log:
         yield f"a follower saw {len(followed)} events of {len(seen.log)}, or in another order"
-    process = seen.world.process
-    assert process is not None
-    for id, cached in process.runtime._cache.items():
-        if cached != seen.states.get(id):
-            yield f"{id}: the runtime's state is not the fold of the log"
+    for cached in seen.world.remembered():
+        if cached != seen.states.get(cached.id):
+            yield f"{cached.id}: the runtime's state is not the fold of the log"
 
 
 def _keys(seen: Evidence) -> Iterator[str]:
@@ -172,7 +170,8 @@ def _replay(seen: Evidence) -> Iterator[str]:
     for event in seen.log:
         recorded.setdefault(event.stream_id, []).append(event)
     for id, stream in seen.streams.items():
-        for divergence in replay(recorded[id], seen.world.plan, seen.world.held).divergences:
+        plan = seen.world.plan_of(seen.states[id].definition)
+        for divergence in replay(recorded[id], plan, seen.world.held_at(id)).divergences:
             yield f"{id} after {stream[divergence.version - 2].at:%H:%M:%S.%f}: {divergence!r}"
     at: dict[UUID, int] = {}
     for stream_id, version, count in seen.world.commits:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextvars import Context
 from random import Random
 from typing import TypeVar
 
@@ -130,7 +131,7 @@ class Network:
                 del self.processing[call.operation_id]
             answer.set_result(apply())
 
-        loop.call_later(delay_s, take_effect)
+        loop.call_later(delay_s, take_effect, context=Context())
         return answer
 
     async def _pass(self, seconds: float) -> None:

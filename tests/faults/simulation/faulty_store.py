@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from contextvars import Context
 from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
@@ -46,7 +47,7 @@ class FaultyStore(Store):
         # One journal: commits keep the order of the queue, even when the one who asked has gone.
         self._last_commit_s = max(self._last_commit_s + 1e-6, now_s + self.weather.latency_s(now_s))
         done: asyncio.Future[int] = loop.create_future()
-        loop.call_at(self._last_commit_s, self._commit, entry, fault, done)
+        loop.call_at(self._last_commit_s, self._commit, entry, fault, done, context=Context())
         return await done
 
     def _commit(self, entry: Append, fault: str, done: asyncio.Future[int]) -> None:

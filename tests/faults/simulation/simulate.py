@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from saga.virtual_time import run
 from simulation.checks import violations
 from simulation.faulty_store import FaultyStore, at_once
+from simulation.workers import SharedStore, Workers
 from simulation.world import World
 from store.mapper import decode
 from store.port import RecordedEvent
@@ -30,9 +31,17 @@ class Run:
 
 def simulate(seed: int, store_type: type[FaultyStore] = FaultyStore) -> Run:
     """Live through a seed."""
-    world = World(seed, store_type)
+    return _lived(World(seed, store_type))
+
+
+def simulate_workers(seed: int, store_type: type[FaultyStore] = SharedStore) -> Run:
+    """Live through a seed with several workers on one store."""
+    return _lived(Workers(seed, store_type))
+
+
+def _lived(world: World) -> Run:
     run(world.live(), world.loop)
-    return Run(seed, tuple(violations(world)), log_bytes(world), world)
+    return Run(world.seed, tuple(violations(world)), log_bytes(world), world)
 
 
 def log_bytes(world: World) -> bytes:

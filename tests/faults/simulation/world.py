@@ -1,8 +1,9 @@
 """One simulated world: a durable medium, a process that dies and comes back, clients, services, a follower."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator, Set
 from contextlib import suppress
+from contextvars import Context
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from random import Random
@@ -12,7 +13,7 @@ from uuid import UUID
 from domain import events as e
 from domain.appointment import Appointment
 from domain.commands import BookAppointment, ImportBooking, Request
-from domain.definition import RetryPolicy
+from domain.definition import RetryPolicy, SagaPlan
 from domain.errors import CommandRefused, ConcurrencyConflict, StoreUnavailable
 from domain.evolve import evolve
 from domain.identity import appointment_id
@@ -77,13 +78,15 @@ class Process:
     runtime: Runtime
     store: FaultyStore
     calls: dict[asyncio.Task[Any], None] = field(default_factory=dict)
+    context: Context = field(default_factory=Context)
+    """In which everything of it runs."""
 
     async def through(self, work: Coroutine[Any, Any, T]) -> T:
         """Ask this process; raises `Crashed` when it dies meanwhile."""
         if self.store.dead:
             work.close()
             raise Crashed
-        task = asyncio.get_running_loop().create_task(work)
+        task = asyncio.get_running_loop().create_task(work, context=self.context.copy())
         self.calls[task] = None
         try:
             return await task
@@ -119,7 +122,7 @@ class World:
         self.seed, self.store_type = seed, store_type
         rng = Random(seed)
         self.rng = rng
-        self.loop = VirtualLoop()
+        self.loop = self._loop()
         self.clock = VirtualClock(self.loop)
         self.medium = MemoryStore("nobody")
         self.process: Process | None = None
@@ -198,14 +201,32 @@ class World:
             await asyncio.sleep(1.0)
             if all(person.done() for person in people) and not self.deliveries and not self._left():
                 break
-        process = self.process
-        assert process is not None
-        await process.runtime.stop()
+        await self._stop()
         for task in self.tasks:
             task.cancel()
         for outcome in await asyncio.gather(*self.tasks, return_exceptions=True):
             if isinstance(outcome, Exception):
                 self.faults.append(f"somebody met {outcome!r}")
+
+    def _loop(self) -> VirtualLoop:
+        return VirtualLoop()
+
+    async def _stop(self) -> None:
+        assert self.process is not None
+        await self.process.runtime.stop()
+
+    def remembered(self) -> Iterator[Appointment]:
+        """What the process that lives at the end holds in its cache, which must be what the log says."""
+        assert self.process is not None
+        yield from self.process.runtime._cache.values()
+
+    def held_at(self, _appointment: UUID) -> Set[tuple[str, datetime]]:
+        """When which target let nothing of this appointment through."""
+        return self.held
+
+    def plan_of(self, _digest: str) -> SagaPlan:
+        """The plan behind its digest."""
+        return self.plan
 
     def _made_elsewhere(self) -> None:
         """Some of what was to be booked has been booked by another system, and is taken over instead."""
@@ -307,8 +328,10 @@ class World:
             process = await self._running()
             try:
                 async with asyncio.timeout(ask.hangs_up_after_s if number == 0 else None):
-                    given = process.runtime.give(ask.appointment, Asked(ask.command, ask.request), self.plan)
-                    turned = await process.through(given)
+                    given = Asked(ask.command, ask.request)
+                    turned = await process.through(
+                        process.runtime.give(ask.appointment, given, self._booked_under(process))
+                    )
             except CommandRefused as refused:
                 self.note(f"{what} refused: {refused}")
                 return
@@ -317,7 +340,14 @@ class World:
                 continue
             self.note(f"{what} acknowledged{' as a repeat' if turned.replayed else ''}")
             self.acknowledged.append(Acknowledged(self.loop.time(), ask, turned.replayed))
+            self._acknowledge(turned.state)
             return
+
+    def _booked_under(self, _process: Process) -> SagaPlan:
+        return self.plan
+
+    def _acknowledge(self, _state: Appointment) -> None:
+        """A command was acknowledged with this state."""
 
     async def _until_settled(self, appointment: UUID) -> None:
         for _ in range(20):
@@ -378,7 +408,7 @@ class World:
         self.story.append((sent.at_s, f"call {sent.client_ref[:8]} {sent.target} {sent.operation}"))
         crash_after_s = self.store_weather.crash_after_call_s(sent.at_s)
         if crash_after_s is not None:
-            self.loop.call_later(crash_after_s, self.crash)
+            self._crash_after_call(crash_after_s)
         if sent.operation not in WRITES:
             return
         if sent.operation == "create" and sent.operation_id in self.provider.ledger.edited:
@@ -389,6 +419,9 @@ class World:
             self.faults.append(f"{sent.at_s:.3f}s: {sent.operation} of {sent.client_ref} was not announced")
         elif any(event.type in ENDS for event in stream[announced.version :]):
             self.faults.append(f"{sent.at_s:.3f}s: {sent.operation} of {sent.client_ref} after the end")
+
+    def _crash_after_call(self, seconds: float) -> None:
+        self.loop.call_later(seconds, self.crash, context=Context())
 
     def _call_back(self, webhook: Webhook) -> None:
         for delay_s in webhook.delays_s:
