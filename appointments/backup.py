@@ -10,17 +10,14 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Protocol
-
-from sqlalchemy import Engine
 
 from appointments.access.tokens import token_file
 from appointments.migration.split import split_file
 from domain.provider import Value
 from store.checkpoint import checkpoints_path
 from store.copying import Progress, as_one_moment, copy_keys, copy_log, file_to_fill, file_to_read
-from store.journal import Journal
 from store.log_writer import LogWriter, TaskEntry
+from store.sql import SqlStore
 
 
 class Copied(Value):
@@ -30,20 +27,6 @@ class Copied(Value):
     keys: int
     """Of persons: without theirs, nothing that names them can be read."""
     beside: tuple[str, ...]
-
-
-class SqlStore(Protocol):
-    """A store in tables."""
-
-    @property
-    def readers(self) -> Engine:
-        """Connections that read."""
-        ...
-
-    @property
-    def journal(self) -> Journal:
-        """The only way to write."""
-        ...
 
 
 def backup(store: SqlStore, log: Path, to: Path, keys: Path | None, with_keys: bool, told: Progress) -> Copied:

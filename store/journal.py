@@ -12,8 +12,6 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from sqlalchemy import Connection
-
 from domain.errors import StoreUnavailable
 from store.log_writer import Entry, LogWriter, TaskEntry
 
@@ -28,11 +26,11 @@ Resolution = tuple[asyncio.Future[Any], Any, Exception | None]
 
 
 class Journal:
-    """The only way to write. `open_connection` is called at once, and in the journal's thread after each failure."""
+    """The only way to write. `open_writer` is called at once, and in the journal's thread after each failure."""
 
-    def __init__(self, open_connection: Callable[[], Connection]) -> None:
-        self._open_connection = open_connection
-        self._writer: LogWriter | None = LogWriter(open_connection())
+    def __init__(self, open_writer: Callable[[], LogWriter]) -> None:
+        self._open_writer = open_writer
+        self._writer: LogWriter | None = open_writer()
         self._queue: SimpleQueue[Entry | None] = SimpleQueue()
         self._closed = False
         self._closing = threading.Lock()
@@ -90,7 +88,7 @@ class Journal:
     def _commit(self, batch: Sequence[Entry]) -> None:
         try:
             if self._writer is None:
-                self._writer, self._unclean = LogWriter(self._open_connection()), True
+                self._writer, self._unclean = self._open_writer(), True
             writer = self._writer
             writer.begin()
             writer.write(batch)
@@ -129,18 +127,13 @@ class Journal:
             )
 
     def _was_stored(self, failed: LogWriter) -> bool:
-        """After a COMMIT that failed: ask the file. A batch without events counts as not stored."""
+        """After a COMMIT that failed: ask the store. A batch without events counts as not stored."""
         self._let_go()
         try:
-            writer = self._writer = LogWriter(self._open_connection())
-            if failed.first_written is None or not writer.holds(failed.first_written):
-                return False
-            # What is visible may still be unsynced: a full checkpoint syncs the log and copies it into the file.
-            busy = writer.connection.exec_driver_sql("PRAGMA wal_checkpoint(FULL)").scalar_one()
-            writer.connection.rollback()
+            writer = self._writer = self._open_writer()
+            return failed.first_written is not None and writer.is_stored(failed.first_written)
         except Exception:
             return False
-        return not busy
 
     def _fail(self, batch: Sequence[Entry], error: Exception) -> None:
         """Roll back and start the next batch on a new connection, so that the store recovers by itself."""

@@ -25,14 +25,13 @@ from eventsourcing.persistence import (
     TrackingRecorder,
 )
 from sqlalchemy import Table, func, insert, select
-from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import IntegrityError as KeyTaken
 from sqlalchemy.sql import Select
 
 from domain.errors import StoreUnavailable
 from store.log_writer import LogWriter, TaskEntry
-from store.sqlite import SqliteStore
+from store.sql import SqlStore, upsert
 from store.tables import checkpoints, events
 
 POLL_S = 1.0
@@ -44,7 +43,7 @@ T = TypeVar("T")
 class LogRecorder(Recorder):
     """What the recorders share: reads by the store's readers, writes by its journal. Raises the library's errors."""
 
-    def __init__(self, store: SqliteStore) -> None:
+    def __init__(self, store: SqlStore) -> None:
         self.store = store
         self.origin: object = None
         """Whoever opened the store for this recorder: it is not let go of before the recorder is."""
@@ -74,7 +73,7 @@ class LogRecorder(Recorder):
 class LogAggregateRecorder(LogRecorder, AggregateRecorder):
     """Events of single streams; on the table of the log, or on that of the library's snapshots."""
 
-    def __init__(self, store: SqliteStore, table: Table = events) -> None:
+    def __init__(self, store: SqlStore, table: Table = events) -> None:
         super().__init__(store)
         self.table = table
 
@@ -190,7 +189,9 @@ class LogTrackingRecorder(LogRecorder, TrackingRecorder):
 
     def track(self, writer: LogWriter, tracking: Tracking) -> None:
         """Record it within a change of one's own, so that a view and its checkpoint are one transaction."""
-        new = upsert(checkpoints).values(consumer=tracking.application_name, position=tracking.notification_id)
+        new = upsert(writer.connection, checkpoints).values(
+            consumer=tracking.application_name, position=tracking.notification_id
+        )
         moved = writer.connection.execute(
             new.on_conflict_do_update(
                 index_elements=[checkpoints.c.consumer],

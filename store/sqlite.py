@@ -1,40 +1,33 @@
-"""The store on one SQLite file: the journal writes, a few threads read. One process to a file; others may read."""
+"""The store on one SQLite file. One process to a file; others may read."""
 
-import asyncio
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Concatenate, ParamSpec, Self, TypeVar
+from typing import Self
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, insert, update
+from sqlalchemy import Engine, update
 from sqlalchemy.exc import DBAPIError
 
-from domain.errors import ConcurrencyConflict, StoreUnavailable
+from domain.errors import StoreUnavailable
 from store import reads
 from store.journal import Journal
-from store.log_writer import AppendEntry, LogWriter, TaskEntry
-from store.port import Append, OpenWork, RecordedEvent, Store
-from store.rows import check, microseconds, work_row
+from store.log_writer import LogWriter
+from store.port import OpenWork
+from store.rows import microseconds
+from store.sql import SqlStore
 from store.sqlite_file import READERS_MAX, FileLock, check_ours, reading_engine, writing_connection
-from store.tables import IN_FLIGHT, checkpoints, open_work
-
-P = ParamSpec("P")
-T = TypeVar("T")
+from store.sqlite_writer import SqliteLogWriter
+from store.tables import IN_FLIGHT, open_work
 
 
-class SqliteStore(Store):
+class SqliteStore(SqlStore):
     """The log in one file. Make it by `open`, end it by `close`."""
 
     def __init__(self, owner: str, readers: Engine, journal: Journal | None, lock: FileLock | None) -> None:
-        self.owner = owner
-        self._readers = readers
-        self._closed = False
-        self._journal = journal
+        super().__init__(owner, readers, journal, READERS_MAX)
         self._lock = lock
-        self._threads = ThreadPoolExecutor(READERS_MAX, thread_name_prefix="store-reader")
 
     @classmethod
     def open(cls, path: str | Path, owner: str, *, read_only: bool = False) -> Self:
@@ -48,7 +41,7 @@ class SqliteStore(Store):
         lock = None if read_only else FileLock(path)
         journal: Journal | None = None
         try:
-            journal = None if read_only else Journal(lambda: writing_connection(path))
+            journal = None if read_only else Journal(lambda: SqliteLogWriter(writing_connection(path)))
             with readers.connect() as connection:
                 check_ours(connection, path)
         except BaseException as error:
@@ -62,49 +55,10 @@ class SqliteStore(Store):
             raise
         return cls(owner, readers, journal, lock)
 
-    @property
-    def readers(self) -> Engine:
-        """Read-only connections, for queries beyond the port. Raises StoreUnavailable once the store is closed."""
-        if self._closed:
-            raise StoreUnavailable("the store is closed")  # the engine itself would open the file anew
-        return self._readers
-
-    @property
-    def journal(self) -> Journal:
-        """The only way to write, for what is stored in the same file beside the port. Raises StoreUnavailable."""
-        if self._journal is None:
-            raise StoreUnavailable("the store was opened read-only")
-        return self._journal
-
-    def after_commit(self, call: Callable[[], None]) -> Callable[[], None]:
-        """Have `call` run in the journal's thread after each commit; returns a function that ends this.
-
-        A read-only store never calls: it cannot see the commits of another process but by looking.
-        """
-        return _nothing if self._journal is None else self._journal.after_commit(call)
-
-    async def append(self, entry: Append) -> int:
-        check(entry)
-        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self.journal.submit(self._rows(entry, future))
-        return await future
-
-    async def events(self, stream_id: UUID, after: int = 0, limit: int | None = None) -> Sequence[RecordedEvent]:
-        return await self._read(reads.stream, stream_id, after, limit)
-
-    async def streams(self, after: UUID | None = None, limit: int = 1_000) -> Sequence[UUID]:
-        return await self._read(reads.streams, after, limit)
-
-    async def log(self, after: int = 0, limit: int = 1_000) -> Sequence[RecordedEvent]:
-        return await self._read(reads.log, after, limit)
-
     async def due(
         self, now: datetime, limit: int, closed_lanes: Sequence[str] = (), skip: Sequence[UUID] = ()
     ) -> Sequence[OpenWork]:
         return await self._read(reads.due, now, limit, closed_lanes, skip)
-
-    async def next_due(self, after: datetime) -> datetime | None:
-        return await self._read(reads.next_due, after)
 
     async def claim(self, owner: str, now: datetime, runs: Sequence[str] = ()) -> int:
         statement = (
@@ -118,90 +72,8 @@ class SqliteStore(Store):
 
         return await self._write(take_over)
 
-    async def sealed_for(self, subject: str) -> Sequence[UUID]:
-        return await self._read(reads.sealed_for, subject)
-
-    async def erase(self, subject: str, told: Sequence[Append]) -> None:
-        for entry in told:
-            check(entry)
-
-        # The walk over the log is a reader's; the writer, for whom everybody waits, looks at what came after it.
-        position = await self.position()
-        known = set(await self.sealed_for(subject))
-
-        def destroy(writer: LogWriter) -> None:
-            since = reads.sealed_for(writer.connection, subject, position)
-            untold = known.union(since).difference(entry.stream_id for entry in told)
-            if untold:
-                raise ConcurrencyConflict(f"{len(untold)} further streams hold something about the subject")
-            writer.append_all([self._rows(entry, None) for entry in told])
-            writer.destroy_key(subject)
-
-        await self._write(destroy, clean=True)
-
-    async def work(self, stream_id: UUID) -> OpenWork | None:
-        return await self._read(reads.work, stream_id)
-
-    async def open_work(self, after: UUID | None = None, limit: int = 1_000) -> Sequence[OpenWork]:
-        return await self._read(reads.all_work, after, limit)
-
-    async def position(self) -> int:
-        return await self._read(reads.position)
-
-    async def checkpoint(self, consumer: str) -> int | None:
-        return await self._read(reads.checkpoint, consumer)
-
-    async def keep_checkpoint(self, consumer: str, position: int) -> None:
-        statement = insert(checkpoints).prefix_with("OR REPLACE").values(consumer=consumer, position=position)
-
-        def keep(writer: LogWriter) -> None:
-            writer.connection.execute(statement)
-
-        await self._write(keep)
-
-    async def close(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(None, self.close_now)
-
     def close_now(self) -> None:
-        """`close` for callers without an event loop; blocks until what is queued is durable. Twice is once."""
-        self._closed = True
-        self._threads.shutdown()
-        self._readers.dispose()
-        if self._journal is not None:
-            self._journal.close()
+        super().close_now()
         lock, self._lock = self._lock, None
         if lock is not None:
             lock.release()
-
-    def _rows(self, entry: Append, future: "asyncio.Future[int] | None") -> AppendEntry:
-        return AppendEntry(
-            stream=entry.stream_id.bytes,
-            expected=entry.expected_version,
-            events=[(e.version, e.type, microseconds(e.at), e.body, e.private) for e in entry.events],
-            work=None if entry.work is None else work_row(entry.work, self.owner),
-            touches_work=entry.touches_work,
-            future=future,
-        )
-
-    async def _write(self, change: Callable[[LogWriter], T], clean: bool = False) -> T:
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self.journal.submit(TaskEntry(change, future, clean=clean))
-        return await future
-
-    async def _read(self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        def run() -> T:
-            try:
-                with self._readers.connect() as connection:
-                    return query(connection, *args, **kwargs)
-            except DBAPIError as error:
-                raise StoreUnavailable(f"nothing was read: {error.orig}") from error
-
-        try:
-            waiting = asyncio.get_running_loop().run_in_executor(self._threads, run)
-        except RuntimeError as error:  # what an executor that was shut down raises
-            raise StoreUnavailable("the store is closed") from error
-        return await waiting
-
-
-def _nothing() -> None:
-    """There is nothing to end."""

@@ -3,14 +3,14 @@
 import asyncio
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from appointments import bootstrap
-from appointments.backup import Copied, SqlStore
+from appointments.backup import Copied
 from appointments.backup import backup as copy_out
 from appointments.backup import restore as copy_in
 from appointments.cli import render
@@ -21,8 +21,8 @@ from appointments.cli.progress import ProgressReport
 from appointments.cli.read import reading
 from appointments.cli.session import Session
 from domain.errors import InvalidFields
-from store.memory import MemoryStore
 from store.port import Store
+from store.sql import SqlStore
 
 
 def register(app: typer.Typer) -> None:
@@ -91,9 +91,9 @@ async def restore(
 
 
 def _in_tables(store: Store) -> SqlStore:
-    if isinstance(store, MemoryStore):
+    if not isinstance(store, SqlStore):
         raise InvalidFields("a store in memory is copied by nobody; name one with --store")
-    return cast(SqlStore, store)
+    return store
 
 
 async def _checked(copy: Session, session: Session, copied: Copied) -> ExitCode:

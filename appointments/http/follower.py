@@ -18,7 +18,7 @@ from domain.lifecycle import PHASES, Phase, State
 from domain.provider import Value
 from projections.following import RecentStates, fold
 from store.port import RecordedEvent, Store
-from store.sqlite import SqliteStore
+from store.sql import SqlStore
 
 BUFFER_MAX = 1_000
 """Events that wait for one watcher."""
@@ -114,7 +114,7 @@ class Follower:
         """Follow until the block ends; then every watcher has come to its end as well."""
         loop = asyncio.get_running_loop()
         untell: Callable[[], None] = lambda: None  # noqa: E731
-        if isinstance(self._store, SqliteStore):
+        if isinstance(self._store, SqlStore):
 
             def tell() -> None:
                 loop.call_soon_threadsafe(self._news.set)
@@ -168,7 +168,7 @@ class Follower:
             after = batch[-1].position
 
     async def _follow(self) -> None:
-        blind = not isinstance(self._store, SqliteStore)
+        blind = not isinstance(self._store, SqlStore)
         while True:
             try:
                 async with asyncio.timeout(POLL_BLIND_S if blind else POLL_S):

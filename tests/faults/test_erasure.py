@@ -19,9 +19,9 @@ from domain.personal import ERASED_EMAIL
 from projections.views import Views
 from providers.local import LocalProvider
 from store import sqlite_file
-from store.log_writer import LogWriter
 from store.port import Append, Private, RecordedEvent
 from store.sqlite import SqliteStore
+from store.sqlite_writer import SqliteLogWriter
 
 WHO = "zaphod@example.org"
 BOOKING = {
@@ -89,7 +89,7 @@ async def book_and_erase(folder: Path, erase: bool = True) -> None:
 
 
 DYING_AT: dict[tuple[type, str], Callable[..., object]] = {}
-BEFORE_THE_WIPE = (LogWriter, "clean_up"), die
+BEFORE_THE_WIPE = (SqliteLogWriter, "clean_up"), die
 BEFORE_THE_READ_MODELS = (Views, "catch_up"), die_soon
 
 

@@ -13,7 +13,7 @@ from domain.errors import IllegalTransition, InvalidFields, KeyReused, StoreUnav
 from domain.provider import Rejected
 from providers.local import LocalProvider
 from store.chain import verify_stream
-from store.log_writer import LogWriter
+from store.sqlite_writer import SqliteLogWriter
 
 START = datetime(2031, 3, 3, 9, tzinfo=UTC)
 PLANTED = ("Zaphod", "zaphod", "Beeblebrox", "Heartofgold")
@@ -173,7 +173,7 @@ class TestControl:
     async def test_the_key_stays_in_the_write_ahead_log_unless_that_is_cut(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(LogWriter, "clean_up", lambda _writer, wait: True)
+        monkeypatch.setattr(SqliteLogWriter, "clean_up", lambda _writer, wait: True)
         provider = LocalProvider("main")
         async with Orchestrator.open(settings(tmp_path), providers=(provider,)) as desk:
             await live(desk, provider)

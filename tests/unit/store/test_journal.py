@@ -14,12 +14,13 @@ from sqlalchemy.exc import OperationalError
 
 from domain.errors import ConcurrencyConflict, StoreUnavailable
 from store import journal as journal_module
-from store import log_writer, sqlite_file
+from store import sqlite_file, sqlite_writer
 from store.journal import Journal
 from store.log_writer import AppendEntry, LogWriter, TaskEntry
 from store.port import Append, RecordedEvent
 from store.sqlite import SqliteStore
 from store.sqlite_file import writing_connection
+from store.sqlite_writer import SqliteLogWriter
 
 pytestmark = pytest.mark.evidence(
     target="group commit",
@@ -136,7 +137,7 @@ class TestGroupCommit:
                 self.cancel()
                 return was_done
 
-        journal = Journal(lambda: writing_connection(path))
+        journal = Journal(lambda: SqliteLogWriter(writing_connection(path)))
         left: Future[None] = Future()
         left.cancel()
         for future in (left, LeavesWhenAsked()):
@@ -147,7 +148,7 @@ class TestGroupCommit:
     async def test_versions_are_checked_beyond_the_heads_remembered(
         self, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(log_writer, "HEADS_MAX", 2)
+        monkeypatch.setattr(sqlite_writer, "HEADS_MAX", 2)
         for stream in range(6):
             await store.append(entry(stream))
         assert len(store.journal._writer._heads) == 2
@@ -191,7 +192,7 @@ class TestFailures:
             opened.append(connection)
             return connection
 
-        journal = Journal(open_connection)
+        journal = Journal(lambda: SqliteLogWriter(open_connection()))
         first = _append(journal, stream=1)
         if stored:
             assert first.result(5) == 1
@@ -212,7 +213,7 @@ class TestFailures:
             opened.append(connection)
             return connection
 
-        journal = Journal(open_connection)
+        journal = Journal(lambda: SqliteLogWriter(open_connection()))
         future: Future[int] = Future()
         journal.submit(AppendEntry(UUID(int=1).bytes, 0, [], None, True, future))
         with pytest.raises(StoreUnavailable):
@@ -221,7 +222,7 @@ class TestFailures:
         journal.close()
 
     def test_nothing_is_taken_after_the_close(self, path: Path) -> None:
-        journal = Journal(lambda: writing_connection(path))
+        journal = Journal(lambda: SqliteLogWriter(writing_connection(path)))
         journal.close()
         journal.close()
         with pytest.raises(StoreUnavailable, match="closed"):

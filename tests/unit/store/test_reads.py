@@ -11,10 +11,10 @@ from sqlalchemy import Connection, event, insert
 
 from domain.errors import HistoryError
 from store import reads
-from store.log_writer import LogWriter
 from store.port import OpenWork, Private
 from store.rows import work_row
 from store.sqlite_file import reading_engine, writing_connection
+from store.sqlite_writer import SqliteLogWriter
 from store.tables import open_work
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -132,7 +132,7 @@ def test_a_row_that_cannot_be_read_is_told_of_and_holds_no_other_up(
     ["stream_id = x'01'", "at = 9223372036854775807", "at = 'then'", "sealed = 'text'", "version = -1"],
 )
 def test_an_event_in_a_row_that_cannot_be_one_is_a_fault_of_the_history(connection: Connection, fault: str) -> None:
-    writer = LogWriter(connection)
+    writer = SqliteLogWriter(connection)
     writer.begin()
     part = Private(("somebody",), b"{}")
     writer.insert_events([(UUID(int=n).bytes, (1, "opened.v1", 0, b"{}", (part,))) for n in (1, 2)])
