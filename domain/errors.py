@@ -67,6 +67,10 @@ class StoreLocked(StoreUnavailable):
     """Another process holds this store file."""
 
 
+class StoreRefused(StoreUnavailable):
+    """The store is not ours, of another version, or would lose what it has acknowledged: it is left untouched."""
+
+
 class LeaseLost(StoreUnavailable):
     """This worker was silent for so long that others have its work: nothing was written. It comes back by itself."""
 

@@ -60,7 +60,7 @@ def _pages(source: Connection, table: Table) -> Iterator[Sequence[Row[Any]]]:
 @contextmanager
 def as_one_moment(connection: Connection) -> Iterator[Connection]:
     """Have everything that is read by this connection be as it is now."""
-    at_once = "BEGIN" if connection.dialect.name == "sqlite" else "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
+    at_once = "BEGIN" if connection.dialect.name == "sqlite" else "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"
     connection.exec_driver_sql(at_once)
     try:
         yield connection

@@ -7,8 +7,11 @@ from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Column, ColumnElement, Connection, and_, func, literal_column, or_, select
+from sqlalchemy import Column, ColumnElement, Connection, LargeBinary, and_, func, literal, literal_column, or_, select
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import Select
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
 from domain.errors import HistoryError
 from store.port import OpenWork, RecordedEvent
@@ -24,6 +27,24 @@ LANES_MAX = 1_000
 REFS_PER_QUERY = 500
 
 _work = open_work.c
+
+
+class _FoundAt(FunctionElement[int]):
+    """The 1-based place of some bytes in others, 0 where they are not."""
+
+    name = "found_at"
+    inherit_cache = True
+
+
+@compiles(_FoundAt)
+def _instr(element: _FoundAt, compiler: SQLCompiler, **kwargs: Any) -> str:
+    return f"instr({compiler.process(element.clauses, **kwargs)})"
+
+
+@compiles(_FoundAt, "postgresql")
+def _position(element: _FoundAt, compiler: SQLCompiler, **kwargs: Any) -> str:
+    where, what = (compiler.process(part, **kwargs) for part in element.clauses)
+    return f"position({what} in {where})"
 
 
 def stream(connection: Connection, stream_id: UUID, after: int, limit: int | None) -> list[RecordedEvent]:
@@ -73,7 +94,7 @@ def sealed_for(connection: Connection, subject: str, after: int = 0) -> list[UUI
     ref = connection.execute(name).scalar_one_or_none()
     if ref is None:
         return []
-    about = func.instr(events.c.sealed, ref) > 0
+    about = _FoundAt(events.c.sealed, literal(ref, LargeBinary())) > 0
     query = select(events.c.stream_id).where(events.c.position > after, about).distinct()
     return sorted(uuid_of(stream) for (stream,) in connection.execute(query))
 
@@ -115,17 +136,24 @@ def due(
     connection: Connection, now: datetime, limit: int, closed_lanes: Sequence[str], skip: Collection[UUID]
 ) -> list[OpenWork]:
     """Due rows in order of start. With few due, the due index finds them; in a backlog, the lane index orders them."""
-    at, wanted = microseconds(now), limit + len(skip)
     # One snapshot for all statements: a row that moves to another lane meanwhile is neither missed nor found twice.
     connection.exec_driver_sql("BEGIN")
     try:
-        lanes = _lanes(connection) if _many(connection, _work.due_at <= at) else []
-        if 0 < len(lanes) <= LANES_MAX:
-            found = _backlog(connection, at, wanted, lanes, frozenset(closed_lanes))
-        else:
-            found = _collected(connection, at, wanted, closed_lanes)
+        return free(connection, now, limit, closed_lanes, skip)
     finally:
         connection.rollback()
+
+
+def free(
+    connection: Connection, now: datetime, limit: int, closed_lanes: Sequence[str], skip: Collection[UUID]
+) -> list[OpenWork]:
+    """As `due`, in the transaction that is open; where rows can be locked, those that are free, and they are now."""
+    at, wanted = microseconds(now), limit + len(skip)
+    lanes = _lanes(connection) if _many(connection, _work.due_at <= at) else []
+    if 0 < len(lanes) <= LANES_MAX:
+        found = _backlog(connection, at, wanted, lanes, frozenset(closed_lanes))
+    else:
+        found = _collected(connection, at, wanted, closed_lanes)
     skipped = frozenset(skip)
     return [row for row in found if row.stream_id not in skipped][:limit]
 
@@ -164,7 +192,7 @@ def _backlog(
 def _in_order_of_start(connection: Connection, condition: ColumnElement[bool], limit: int) -> list[OpenWork]:
     query = select(open_work).where(condition).order_by(_work.starts_at, _work.stream_id).limit(limit)
     found: list[OpenWork] = []
-    for row in connection.execute(query):
+    for row in connection.execute(query.with_for_update(skip_locked=True)):  # SQLite, of one process, locks no rows
         with suppress(HistoryError):  # one that cannot be read keeps no other from its turn; `all_work` tells of it
             found.append(work_of(row))
     return found

@@ -106,11 +106,7 @@ class SqlStore(Store):
         return await self._read(reads.checkpoint, consumer)
 
     async def keep_checkpoint(self, consumer: str, position: int) -> None:
-        def keep(writer: LogWriter) -> None:
-            new = upsert(writer.connection, checkpoints).values(consumer=consumer, position=position)
-            writer.connection.execute(new.on_conflict_do_update([checkpoints.c.consumer], set_={"position": position}))
-
-        await self._write(keep)
+        await self._write(lambda writer: keep_checkpoint(writer, consumer, position))
 
     async def close(self) -> None:
         await asyncio.get_running_loop().run_in_executor(None, self.close_now)
@@ -123,6 +119,10 @@ class SqlStore(Store):
         if self._journal is not None:
             self._journal.close()
 
+    def _worker(self) -> str | None:
+        """The name under which this handle is one of the workers of a shared store."""
+        return None
+
     def _rows(self, entry: Append, future: "asyncio.Future[int] | None") -> AppendEntry:
         return AppendEntry(
             stream=entry.stream_id.bytes,
@@ -132,6 +132,7 @@ class SqlStore(Store):
             touches_work=entry.touches_work,
             future=future,
             keeps_owner=entry.keeps_owner,
+            worker=self._worker(),
         )
 
     async def _write(self, change: Callable[[LogWriter], T], clean: bool = False) -> T:
@@ -140,11 +141,13 @@ class SqlStore(Store):
         return await future
 
     async def _read(self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        def run() -> T:
+        def run(again: bool = True) -> T:
             try:
                 with self._readers.connect() as connection:
                     return query(connection, *args, **kwargs)
             except DBAPIError as error:
+                if error.connection_invalidated and again:  # a server that was started again answers on a new one
+                    return run(again=False)
                 raise StoreUnavailable(f"nothing was read: {error.orig}") from error
 
         try:
@@ -152,6 +155,12 @@ class SqlStore(Store):
         except RuntimeError as error:  # what an executor that was shut down raises
             raise StoreUnavailable("the store is closed") from error
         return await waiting
+
+
+def keep_checkpoint(writer: LogWriter, consumer: str, position: int) -> None:
+    """Keep how far a consumer has come, within a change of one's own."""
+    new = upsert(writer.connection, checkpoints).values(consumer=consumer, position=position)
+    writer.connection.execute(new.on_conflict_do_update(index_elements=["consumer"], set_={"position": position}))
 
 
 def upsert(connection: Connection, table: Table) -> Any:

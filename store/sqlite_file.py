@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, QueuePool
 
-from domain.errors import StoreLocked, StoreUnavailable
+from domain.errors import StoreLocked, StoreRefused, StoreUnavailable
 from store.tables import APPLICATION_ID, SCHEMA_VERSION, metadata
 
 READERS_MAX = 2
@@ -28,10 +28,6 @@ WAL_PAGES_MAX = 2_000
 """Pages (4 KiB each) in the log before they are checkpointed into the file."""
 WAL_BYTES_KEPT = 64 * 2**20
 WRITER_CACHE_KIB = 16_384
-
-
-class StoreRefused(StoreUnavailable):
-    """The file is not ours, or of another version: it is left untouched."""
 
 
 class FileLock:

@@ -1,7 +1,8 @@
 """The tables of the log, in SQLAlchemy Core, for every SQL backend.
 
-Owns names, columns and indexes. Times are integer microseconds since 1970 (UTC), ids are 16 bytes: a saga of six
-events and its row must stay below 1,500 bytes, indexes included.
+Owns names, columns and indexes; how PostgreSQL comes to have them is in `store/migrations`. Times are integer
+microseconds since 1970 (UTC), ids are 16 bytes: a saga of six events and its row must stay below 1,500 bytes, indexes
+included.
 """
 
 from sqlalchemy import (
@@ -25,6 +26,7 @@ SCHEMA_VERSION = 2
 """`PRAGMA user_version`: the version of the tables below."""
 
 _INT64 = BigInteger().with_variant(Integer(), "sqlite")
+_TEXT = Text().with_variant(Text(collation="C"), "postgresql")
 
 metadata = MetaData()
 
@@ -34,7 +36,7 @@ events = Table(
     Column("position", _INT64, primary_key=True, autoincrement=False),
     Column("stream_id", LargeBinary(16), nullable=False),
     Column("version", Integer, nullable=False),
-    Column("type", Text, nullable=False),
+    Column("type", _TEXT, nullable=False),
     Column("at", _INT64, nullable=False),
     Column("body", LargeBinary, nullable=False),
     Column("sealed", LargeBinary, nullable=False),
@@ -57,15 +59,15 @@ open_work = Table(
     "open_work",
     metadata,
     Column("stream_id", LargeBinary(16), primary_key=True),
-    Column("tenant", Text, nullable=False),
-    Column("lane", Text, nullable=False),
+    Column("tenant", _TEXT, nullable=False),
+    Column("lane", _TEXT, nullable=False),
     Column("due_at", _INT64),
     Column("starts_at", _INT64, nullable=False),
     Column("deadline_at", _INT64),
     Column("in_flight", Boolean, nullable=False),
     Column("parked", Boolean, nullable=False),
     Column("version", Integer, nullable=False),
-    Column("owner", Text, nullable=False),
+    Column("owner", _TEXT, nullable=False),
     Column("epoch", Integer, nullable=False),
     sqlite_with_rowid=False,
 )
@@ -73,15 +75,17 @@ open_work = Table(
 IN_FLIGHT: ColumnElement[bool] = literal_column("in_flight = 1")
 """Written as a literal, because a partial index serves only a condition that repeats its own text."""
 
-Index("open_work_due", open_work.c.due_at, sqlite_where=literal_column("due_at IS NOT NULL"))
+_DUE: ColumnElement[bool] = literal_column("due_at IS NOT NULL")
+_DEADLINE: ColumnElement[bool] = literal_column("deadline_at IS NOT NULL")
+Index("open_work_due", open_work.c.due_at, sqlite_where=_DUE, postgresql_where=_DUE)
 Index("open_work_lane", open_work.c.lane, open_work.c.starts_at, open_work.c.due_at)
-Index("open_work_deadline", open_work.c.deadline_at, sqlite_where=literal_column("deadline_at IS NOT NULL"))
-Index("open_work_in_flight", open_work.c.owner, sqlite_where=IN_FLIGHT)
+Index("open_work_deadline", open_work.c.deadline_at, sqlite_where=_DEADLINE, postgresql_where=_DEADLINE)
+Index("open_work_in_flight", open_work.c.owner, sqlite_where=IN_FLIGHT, postgresql_where=literal_column("in_flight"))
 
 checkpoints = Table(
     "checkpoints",
     metadata,
-    Column("consumer", Text, primary_key=True),
+    Column("consumer", _TEXT, primary_key=True),
     Column("position", _INT64, nullable=False),
     sqlite_with_rowid=False,
 )
@@ -91,8 +95,42 @@ snapshots = Table(
     metadata,
     Column("stream_id", LargeBinary(16), primary_key=True),
     Column("version", Integer, primary_key=True),
-    Column("type", Text, nullable=False),
+    Column("type", _TEXT, nullable=False),
     Column("body", LargeBinary, nullable=False),
     sqlite_with_rowid=False,
 )
 """Deletable cache of the `eventsourcing` library's applications; nothing else reads it."""
+
+shared = MetaData()
+"""What only a store has that many workers share."""
+
+workers = Table(
+    "workers",
+    shared,
+    Column("owner", _TEXT, primary_key=True),
+    Column("beat_at", _INT64, nullable=False),
+    Column("runs", _TEXT, nullable=False),
+)
+"""Who is at work; `runs` is a JSON list. A row is struck when it was silent for longer than a lease."""
+
+lanes = Table(
+    "lanes",
+    shared,
+    Column("target", _TEXT, primary_key=True),
+    Column("failures", Integer, nullable=False),
+    Column("failed_at", _INT64),
+    Column("opened", Integer, nullable=False),
+    Column("open_until", _INT64),
+    Column("probe_until", _INT64),
+    Column("theoretical_at", _INT64),
+    Column("version", Integer, nullable=False),
+)
+"""What the workers know together of each target."""
+
+held_names = Table(
+    "held_names",
+    shared,
+    Column("name", _TEXT, primary_key=True),
+    Column("owner", _TEXT, nullable=False),
+)
+"""Names that one worker alone holds, as long as it is among the workers."""

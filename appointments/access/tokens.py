@@ -26,10 +26,9 @@ from sqlalchemy.pool import NullPool
 
 from appointments.access.roles import Principal, Role
 from domain.commands import Instant, Name
-from domain.errors import InvalidFields, StoreUnavailable
+from domain.errors import InvalidFields, StoreRefused, StoreUnavailable
 from domain.provider import Value
 from store.rows import instant, microseconds
-from store.sqlite_file import StoreRefused
 
 APPLICATION_ID = 0x41505441
 """`PRAGMA application_id` of the file: "APTA"."""

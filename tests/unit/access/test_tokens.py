@@ -12,8 +12,7 @@ from appointments.access.access import Access, Unauthenticated
 from appointments.access.roles import Principal, Role
 from appointments.access.throttle import Throttle
 from appointments.access.tokens import TokenFile, token_file
-from domain.errors import InvalidFields, StoreUnavailable
-from store.sqlite_file import StoreRefused
+from domain.errors import InvalidFields, StoreRefused, StoreUnavailable
 
 NOON = datetime(2031, 3, 3, 12, tzinfo=UTC)
 DAY = timedelta(days=1)

@@ -14,13 +14,12 @@ from uuid import UUID
 import pytest
 from eventsourcing.persistence import OperationalError
 
-from domain.errors import StoreLocked, StoreUnavailable
+from domain.errors import StoreLocked, StoreRefused, StoreUnavailable
 from store import sqlite
 from store.log_writer import LogWriter, TaskEntry
 from store.port import Append, RecordedEvent
 from store.recorder import LogApplicationRecorder
 from store.sqlite import SqliteStore
-from store.sqlite_file import StoreRefused
 
 STREAM = UUID(int=1)
 ROOT = Path(__file__).parents[3]
