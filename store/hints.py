@@ -32,13 +32,15 @@ class Hints:
         self._thread.start()
 
     def tell(self) -> None:
-        """Something was committed here. Callable from any thread, until `close`."""
+        """Something was committed here. Callable from any thread until `close`."""
         if not self._committed:
             self._committed = True
             self._wake()
 
     def close(self) -> None:
-        """Stop; blocks until the connection is closed."""
+        """Stop; blocks until the connection is closed. Twice is once."""
+        if self._ending.is_set():
+            return
         self._ending.set()
         self._wake()
         self._thread.join()

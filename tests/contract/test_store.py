@@ -1,4 +1,4 @@
-"""One contract for every store. A backend joins by one line in BACKENDS."""
+"""One contract for every store. A backend joins by a name in `backend`."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,13 +14,14 @@ from domain.errors import ConcurrencyConflict, StoreUnavailable
 from store.chain import verify_stream
 from store.memory import MemoryStore
 from store.port import Append, OpenWork, Private, RecordedEvent, Store, whole_log
+from store.postgres import PostgresStore
 from store.sealing import SubjectKey, seal, unseal
 from store.sqlite import SqliteStore
 
 pytestmark = pytest.mark.evidence(
     target="store contract",
     answers=("R7.1", "G1", "G3"),
-    given="each store (SQLite, in memory)",
+    given="each store (SQLite, PostgreSQL, in memory)",
     when="it is appended to, read, asked for due work, claimed, closed",
     then="it keeps the contract of `store/port.py`",
     seen_in="state of the store",
@@ -56,15 +57,25 @@ class Sqlite:
         return await self.open(folder, owner)
 
 
-BACKENDS = {
-    "memory": Memory(),
-    "sqlite": Sqlite(),
-}
+class Postgres:
+    """A database of its own on a real server."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    async def open(self, folder: Path, owner: str = "first") -> Store:
+        return await asyncio.to_thread(PostgresStore.open, self.url, owner)
+
+    async def reopen(self, store: Store, folder: Path, owner: str) -> Store:
+        await store.close()
+        return await self.open(folder, owner)
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
 def backend(request: pytest.FixtureRequest):
-    return BACKENDS[request.param]
+    if request.param == "postgresql":
+        return Postgres(request.getfixturevalue("postgres_url"))
+    return {"memory": Memory, "sqlite": Sqlite}[request.param]()
 
 
 @pytest.fixture
@@ -117,8 +128,11 @@ async def wait_for(store: Store, name: object, **fields: object) -> OpenWork:
 
 
 async def due_names(store: Store, *names: object, limit: int = 100, **rest: object) -> list[object]:
+    """What is due; a shared store gets back what it has handed out."""
     by_stream = {stream(name): name for name in names}
-    return [by_stream[found.stream_id] for found in await store.due(NOON, limit, **rest)]
+    found = await store.due(NOON, limit, **rest)
+    await store.hand_back(found, NOON)
+    return [by_stream[row.stream_id] for row in found]
 
 
 class TestAppending:
