@@ -1,6 +1,7 @@
 """Persistence module for the `eventsourcing` library: `PERSISTENCE_MODULE=store.eventsourcing_log`, `STORE_PATH=…`.
 
-Owns how the library's environment names our file. `STORE_READ_ONLY=yes` follows a log that another process writes.
+Owns how the library's environment names our file, or by `STORE_URL=postgresql://…` our database.
+`STORE_READ_ONLY=yes` follows a log that another process writes.
 """
 
 import _thread
@@ -8,7 +9,6 @@ import os
 import threading
 import weakref
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar, TypeVar
 
 from eventsourcing.persistence import (
@@ -20,6 +20,7 @@ from eventsourcing.persistence import (
 )
 from eventsourcing.utils import Environment, EnvType, resolve_topic, strtobool
 
+from store.postgres import PostgresStore
 from store.recorder import (
     LogAggregateRecorder,
     LogApplicationRecorder,
@@ -27,6 +28,7 @@ from store.recorder import (
     LogRecorder,
     LogTrackingRecorder,
 )
+from store.sql import SqlStore
 from store.sqlite import SqliteStore
 from store.tables import events, snapshots
 
@@ -35,28 +37,28 @@ R = TypeVar("R", bound=LogRecorder)
 
 @dataclass
 class _Shared:
-    store: SqliteStore
+    store: SqlStore
     users: int = 0
 
 
 class LogFactory(InfrastructureFactory[LogTrackingRecorder]):
-    """Makes recorders on one file. Factories of one process on one file share the store, for it is opened once."""
+    """Makes recorders on one store. Factories of one process on one store share it, for it is opened once."""
 
     STORE_PATH = "STORE_PATH"
+    STORE_URL = "STORE_URL"
     STORE_READ_ONLY = "STORE_READ_ONLY"
 
     # The library constructs factories by name and has no place to hand them an open store, hence this registry.
-    _shared: ClassVar[dict[tuple[Path, bool], _Shared]] = {}
+    _shared: ClassVar[dict[tuple[str, bool], _Shared]] = {}
     _sharing: ClassVar[threading.Lock] = threading.Lock()
 
     def __init__(self, env: Environment | EnvType | None) -> None:
         super().__init__(env)
-        path = self.env.get(self.STORE_PATH)
-        if not path:
-            raise InfrastructureFactoryError(
-                f"no path of a store in any of {', '.join(self.env.create_keys(self.STORE_PATH))}"
-            )
-        self._key = Path(os.path.realpath(path)), bool(strtobool(self.env.get(self.STORE_READ_ONLY) or "no"))
+        url, path = self.env.get(self.STORE_URL), self.env.get(self.STORE_PATH)
+        if not path and not url:
+            keys = (*self.env.create_keys(self.STORE_PATH), *self.env.create_keys(self.STORE_URL))
+            raise InfrastructureFactoryError(f"no path or address of a store in any of {', '.join(keys)}")
+        self._key = url or os.path.realpath(path or ""), bool(strtobool(self.env.get(self.STORE_READ_ONLY) or "no"))
         self.store = self._enter(self._key)
         # Recorders outlive their factory in the library, so the store is closed when the last of either is gone.
         # The collector strikes in any thread, also in one that holds the lock below, or that a closing store waits for.
@@ -98,17 +100,18 @@ class LogFactory(InfrastructureFactory[LogTrackingRecorder]):
         return recorder
 
     @classmethod
-    def _enter(cls, key: tuple[Path, bool]) -> SqliteStore:
-        path, read_only = key
+    def _enter(cls, key: tuple[str, bool]) -> SqlStore:
+        place, read_only = key
         with cls._sharing:
             shared = cls._shared.get(key)
             if shared is None:
-                shared = cls._shared[key] = _Shared(SqliteStore.open(path, "eventsourcing", read_only=read_only))
+                kind = PostgresStore if place.startswith("postgresql") else SqliteStore
+                shared = cls._shared[key] = _Shared(kind.open(place, "eventsourcing", read_only=read_only))
             shared.users += 1
             return shared.store
 
     @classmethod
-    def _leave(cls, key: tuple[Path, bool]) -> None:
+    def _leave(cls, key: tuple[str, bool]) -> None:
         with cls._sharing:
             shared = cls._shared[key]
             shared.users -= 1

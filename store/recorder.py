@@ -192,14 +192,12 @@ class LogTrackingRecorder(LogRecorder, TrackingRecorder):
         new = upsert(writer.connection, checkpoints).values(
             consumer=tracking.application_name, position=tracking.notification_id
         )
-        moved = writer.connection.execute(
-            new.on_conflict_do_update(
-                index_elements=[checkpoints.c.consumer],
-                set_={"position": new.excluded.position},
-                where=checkpoints.c.position < new.excluded.position,
-            )
+        moved = new.on_conflict_do_update(
+            index_elements=[checkpoints.c.consumer],
+            set_={"position": new.excluded.position},
+            where=checkpoints.c.position < new.excluded.position,
         )
-        if moved.rowcount == 0:
+        if writer.connection.execute(moved.returning(checkpoints.c.position)).first() is None:
             raise IntegrityError(
                 f"{tracking.application_name} has already processed position {tracking.notification_id}"
             )

@@ -21,12 +21,14 @@ from eventsourcing.utils import Environment, get_topic
 from domain.errors import StoreLocked
 from store.eventsourcing_log import LogFactory
 from store.log_writer import LogWriter, TaskEntry
+from store.postgres import PostgresStore
 from store.recorder import (
     LogAggregateRecorder,
     LogApplicationRecorder,
     LogProcessRecorder,
     LogTrackingRecorder,
 )
+from store.sql import SqlStore
 from store.sqlite import SqliteStore
 
 pytestmark = pytest.mark.evidence(
@@ -47,8 +49,22 @@ class OnAFile:
         self.addCleanup(folder.cleanup)
         self.path = str(Path(folder.name) / "log.db")
 
-    def open(self) -> SqliteStore:
+    def open(self) -> SqlStore:
         store = SqliteStore.open(self.path, "library")
+        self.addCleanup(store.close_now)
+        return store
+
+
+@pytest.mark.usefixtures("a_database")
+class OnADatabase(OnAFile):
+    """The same on a database of its own."""
+
+    @pytest.fixture
+    def a_database(self, postgres_url: str) -> None:
+        self.url = postgres_url
+
+    def open(self) -> SqlStore:
+        store = PostgresStore.open(self.url, "library")
         self.addCleanup(store.close_now)
         return store
 
@@ -89,6 +105,26 @@ class TestNonInterleaving(OnAFile, cases.NonInterleavingNotificationIDsBaseCase)
         return LogApplicationRecorder(self.open())
 
 
+class TestAggregateRecorderOnPostgres(OnADatabase, TestAggregateRecorder):
+    pass
+
+
+class TestApplicationRecorderOnPostgres(OnADatabase, TestApplicationRecorder):
+    pass
+
+
+class TestTrackingRecorderOnPostgres(OnADatabase, TestTrackingRecorder):
+    pass
+
+
+class TestProcessRecorderOnPostgres(OnADatabase, TestProcessRecorder):
+    pass
+
+
+class TestNonInterleavingOnPostgres(OnADatabase, TestNonInterleaving):
+    pass
+
+
 class SpecialTrackingRecorder(LogTrackingRecorder):
     """A subclass, as the library's users make one for a view."""
 
@@ -125,6 +161,13 @@ class TestFactory(OnAFile, cases.InfrastructureFactoryTestCase[LogFactory]):
         self.env[LogFactory.PROCESS_RECORDER_TOPIC] = get_topic(LogTrackingRecorder)
         with pytest.raises(InfrastructureFactoryError, match="LogProcessRecorder"):
             self.factory.process_recorder()
+
+
+class TestFactoryOnPostgres(OnADatabase, TestFactory):
+    def setUp(self) -> None:
+        OnADatabase.setUp(self)
+        self.env = Environment("", {"PERSISTENCE_MODULE": LogFactory.__module__, LogFactory.STORE_URL: self.url})
+        cases.InfrastructureFactoryTestCase.setUp(self)
 
 
 def in_a_cycle(path: Path) -> LogFactory:
