@@ -34,6 +34,8 @@ from saga.lanes import Lanes, LimitPolicy
 from saga.runtime import Observer, Runtime
 from store.memory import MemoryStore
 from store.port import Store
+from store.postgres import PostgresStore
+from store.postgres_server import address
 from store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
@@ -42,16 +44,32 @@ if TYPE_CHECKING:
 UNDO_ATTEMPTS_MAX = 10
 
 
+def is_database(settings: Settings) -> bool:
+    """Whether the store is a PostgreSQL database, which many workers share."""
+    return settings.store.startswith("postgresql")
+
+
 def store_path(settings: Settings) -> Path:
-    """The file behind a `sqlite:///` store; raises `InvalidFields` for what is no such address."""
+    """The file behind a `sqlite:///` store, or what stands for a database: the name beside which its files lie.
+
+    Raises `InvalidFields` for what is no such address.
+    """
+    if is_database(settings):
+        url = address(settings.store)
+        return settings.state_folder / f"{url.host or 'local'}-{url.port or 5432}-{url.database}"
     prefix = "sqlite:///"
     if not settings.store.startswith(prefix) or settings.store == prefix:
         raise InvalidFields(
-            f"cannot open the store {settings.store!r}; write sqlite:///relative/path.db, "
-            "sqlite:////absolute/path.db or memory:",
+            f"cannot open the store {without_password(settings.store)!r}; write sqlite:///relative/path.db, "
+            "sqlite:////absolute/path.db, postgresql://user:password@host:5432/database or memory:",
             (("/store", "unknown kind of store"),),
         )
     return Path(settings.store.removeprefix(prefix))
+
+
+def is_new(settings: Settings) -> bool:
+    """Whether opening the store would make a file. A database that is not there is not made by us."""
+    return settings.store != "memory:" and not is_database(settings) and not store_path(settings).exists()
 
 
 def owner() -> str:
@@ -61,8 +79,10 @@ def owner() -> str:
 
 def check_exists(settings: Settings) -> None:
     """Raise `InvalidFields` where opening the store would make a new one."""
-    if settings.store != "memory:" and not (path := store_path(settings)).exists():
-        raise InvalidFields(f"there is no store at {path}; book something first, or name one with --store")
+    if is_new(settings):
+        raise InvalidFields(
+            f"there is no store at {store_path(settings)}; book something first, or name one with --store"
+        )
 
 
 async def open_store(settings: Settings, read_only: bool = False) -> Store:
@@ -73,6 +93,11 @@ async def open_store(settings: Settings, read_only: bool = False) -> Store:
         return MemoryStore(owner())
     path = store_path(settings)
     path.parent.mkdir(parents=True, exist_ok=True)
+    if is_database(settings):
+        lease_s = settings.lease_ms / 1_000
+        return await asyncio.to_thread(
+            PostgresStore.open, settings.store, owner(), read_only=read_only, lease_s=lease_s
+        )
     return SqliteStore.open(path, owner=owner(), read_only=read_only)
 
 

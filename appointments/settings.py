@@ -41,7 +41,12 @@ class Settings(BaseSettings):
     )
 
     store: str = "sqlite:///data/appointments.db"
-    """`sqlite:///relative/path.db`, `sqlite:////absolute/path.db`, or `memory:`."""
+    """`sqlite:///relative/path.db`, `sqlite:////absolute/path.db`, `postgresql://user:password@host:5432/database`, or
+    `memory:`."""
+    state_folder: Path = Path("data")
+    """Where lies what is kept beside a PostgreSQL database: read models, tokens, the key that signs."""
+    lease_ms: int = Field(default=15_000, ge=1_000, le=600_000)
+    """How long a worker on a PostgreSQL database may be silent before the others take over what it had in hand."""
     provider: str = "http://127.0.0.1:8085/api/v2"
     """`http(s)://…` speaks /api/v2; `caldav+http(s)://…/home/` speaks CalDAV; `local:` books in this process."""
     provider_name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,40}$")] = "main"

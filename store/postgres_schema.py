@@ -40,8 +40,11 @@ def check_up_to_date(engine: Engine) -> None:
     with engine.connect() as connection:
         revision = revision_of(connection)
         if revision < SCHEMA:
-            has = f"has schema revision {revision}" if revision else "holds no store"
-            raise StoreRefused(f"the database {has}, {SCHEMA} is needed: start `serve` or `worker` on it once")
+            if not revision:
+                raise StoreRefused("the database holds no store yet: whatever books something makes one")
+            raise StoreRefused(
+                f"the database has schema revision {revision}, {SCHEMA} is needed: start `serve` or `worker` on it"
+            )
         _check_usable(connection)
 
 

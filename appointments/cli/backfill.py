@@ -51,7 +51,7 @@ async def backfill(
     defaults = parse(Defaults, {"source": source, "calendar": calendar, "time_zone": time_zone})
     path = _readable(file)
     settings = session.settings
-    fresh = not apply and settings.store != "memory:" and not bootstrap.store_path(settings).exists()
+    fresh = not apply and bootstrap.is_new(settings)
     with ExitStack() as stack:
         written = stack.enter_context(_new(report)) if report is not None else None
         async with Orchestrator.open(settings, store=MemoryStore("dry run") if fresh else None) as desk:

@@ -10,7 +10,7 @@ from pydantic_settings import SettingsError
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from appointments.settings import Settings, ignored
+from appointments.settings import Settings, ignored, without_password
 from domain.commands import refusal
 from domain.errors import InvalidFields
 
@@ -45,7 +45,7 @@ class Session:
 
     def again(self, *words: str) -> str:
         """A command line on the same store, to copy."""
-        return shlex.join(("appointments", *words, "--store", self.settings.store))
+        return shlex.join(("appointments", *words, "--store", without_password(self.settings.store)))
 
 
 def console(stderr: bool = False) -> Console:
