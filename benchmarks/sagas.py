@@ -17,6 +17,8 @@ from saga.definition import CalendarStep, Saga, Step, StepCall
 from saga.inputs import Asked
 from saga.lanes import Lanes, LimitPolicy
 from saga.runtime import Runtime
+from store.postgres import PostgresStore
+from store.sql import SqlStore
 from store.sqlite import SqliteStore
 
 COMMAND = BookAppointment.model_validate(
@@ -49,16 +51,21 @@ async def notify(_asked: StepCall) -> WriteOutcome:
     return Confirmed()
 
 
-async def book(file: Path, sagas: int, clients: int, first: int = 0) -> Figures:
+def open_store(place: Path | str, owner: str = "benchmark") -> SqlStore:
+    """The store in a file, or at the address of a database."""
+    return SqliteStore.open(place, owner) if isinstance(place, Path) else PostgresStore.open(place, owner)
+
+
+async def book(place: Path | str, sagas: int, clients: int, first: int = 0, owner: str = "benchmark") -> Figures:
     """Run so many sagas with so many clients at once; each is acknowledged with its durable end.
 
-    `first` numbers the keys, so that a further run on the same file has its own.
+    `first` numbers the keys, so that a further run on the same store has its own.
     """
     provider = LocalProvider("main")
     saga = Saga("booking", 1, (CalendarStep(), Step("notify", action=notify)))
-    store = SqliteStore.open(file, owner="benchmark")
+    store = open_store(place, owner)
     lanes = Lanes({"*": LimitPolicy(concurrency=1_000, tenant_concurrency=1_000)})
-    runtime = Runtime(store, WallClock(), [saga], {"main": provider}, lanes, "benchmark")
+    runtime = Runtime(store, WallClock(), [saga], {"main": provider}, lanes, owner)
     await runtime.start()
     plan = saga.plan(provider)
     took: list[float] = []
@@ -85,5 +92,5 @@ async def book(file: Path, sagas: int, clients: int, first: int = 0) -> Figures:
         p95_ms=points[94],
         p99_ms=points[98],
         cpu_s_per_1000=cpu / sagas * 1_000,
-        bytes_per_saga=file.stat().st_size / sagas,
+        bytes_per_saga=place.stat().st_size / sagas if isinstance(place, Path) else 0,
     )

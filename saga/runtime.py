@@ -266,7 +266,7 @@ class Runtime:
 
     async def settled(self, appointment: UUID, timeout_s: float) -> Appointment:
         """Wait for the end (or for parking), at most `timeout_s`; the state as it is then."""
-        state = await self.load(appointment)
+        state = await (self._known(appointment) if appointment in self._calling else self.load(appointment))
         if state.state in SETTLED or state.parked or timeout_s <= 0:
             return state
         future: asyncio.Future[Appointment] = asyncio.get_running_loop().create_future()
@@ -287,9 +287,11 @@ class Runtime:
     async def _first_known(self, appointment: UUID, told: asyncio.Future[Appointment], timeout_s: float) -> Appointment:
         """Whichever comes first: this process tells of the end, the log shows it, or the time is over."""
         loop = asyncio.get_running_loop()
-        ends_at, look_after_s = loop.time() + timeout_s, POLL_S if self._members is None else LOOK_S
+        ends_at, look_after_s = loop.time() + timeout_s, LOOK_S
         while (left_s := ends_at - loop.time()) > 0:
-            if (await asyncio.wait((told,), timeout=min(left_s, look_after_s)))[0]:
+            # While a call is out from here, this process is the first to know of its end.
+            here = self._members is None or appointment in self._calling
+            if (await asyncio.wait((told,), timeout=min(left_s, POLL_S if here else look_after_s)))[0]:
                 return told.result()
             # An append whose answer was lost has told nobody.
             try:
