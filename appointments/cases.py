@@ -198,8 +198,10 @@ async def run(data: TestData, expected: dict[str, Expected], log_file: Path | No
         yield compare(result, expected[case.id])
 
 
-async def run_case(case: Case, defaults: dict[str, int | float], log_file: Path | None = None) -> Result:
-    """Run one case through the real stack."""
+async def run_case(
+    case: Case, defaults: dict[str, int | float], log_file: Path | None = None, store: str | None = None
+) -> Result:
+    """Run one case through the real stack; on a file of its own, or on an empty database (`store`)."""
     with TemporaryDirectory(prefix="appointments-case-") as folder:
         async with MockProvider(secret=SECRET) as mock:
             for script in case.scripts:
@@ -208,7 +210,8 @@ async def run_case(case: Case, defaults: dict[str, int | float], log_file: Path 
                 {
                     **defaults,
                     **case.settings,
-                    "store": f"sqlite:///{folder}/case.db",
+                    "store": store or f"sqlite:///{folder}/case.db",
+                    "state_folder": folder,
                     "provider": mock.url,
                     "callback_secret": SECRET,
                     "callback_listen": "127.0.0.1:0",

@@ -27,6 +27,21 @@ async def test_case_comes_out_as_expected(case: Case, tmp_path: Path) -> None:
     assert not result.differences, log.read_text() if log.exists() else ""
 
 
+@pytest.mark.evidence(
+    target="twenty cases on PostgreSQL",
+    answers=("R6.2", "R7.3", "G2", "G5"),
+    given="one of the twenty cases, a fresh provider, breaker and database",
+    when="its commands are sent over loopback HTTP",
+    then="what comes of it is the same as on a file",
+    seen_in="ledger, state of the store",
+)
+@pytest.mark.parametrize("case", CASES.cases, ids=lambda case: case.id)
+async def test_case_comes_out_the_same_on_postgresql(case: Case, postgres_url: str, tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    result = compare(await run_case(case, CASES.settings, log, postgres_url), EXPECTED[case.id])
+    assert not result.differences, log.read_text() if log.exists() else ""
+
+
 async def test_a_wrong_expectation_is_found(tmp_path: Path) -> None:
     """The control: the comparison can fail, in every field."""
     result = await run_case(CASES.cases[0], CASES.settings)
