@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from aiohttp import ClientSession
+from sqlalchemy import create_engine, text
 
 from appointments import Appointment, Orchestrator, Settings
 from appointments.views import AuditEvent
@@ -33,6 +34,7 @@ QUICK: dict[str, Any] = {
     "poll_ms": 30,
     "breaker_open_ms": 400,
     "deadline_ms": 10_000,
+    "lease_ms": 1_000,
 }
 """Settings under which nothing takes long; a criterion that is about one of them names its own."""
 CHECK_UP: dict[str, Any] = {
@@ -62,17 +64,28 @@ class Said:
 class Office:
     """A provider, a folder with a store file, and the ways to them."""
 
-    def __init__(self, provider: MockProvider, folder: Path) -> None:
+    def __init__(self, provider: MockProvider, folder: Path, database: str | None = None) -> None:
         self.provider, self.folder = provider, folder
-        self.store = folder / "desk.db"
+        self.store = database or f"sqlite:///{folder / 'desk.db'}"
         self.log = folder / "desk.log"
 
     @asynccontextmanager
     async def desk(self, *, parts: dict[str, Any] | None = None, **settings: Any) -> AsyncIterator[Orchestrator]:
         """The desk of this office, open. `parts`: further arguments of `Orchestrator.open`."""
-        fields = {"store": f"sqlite:///{self.store}", "provider": self.provider.url, "log_file": self.log}
+        fields = {**self._here(), "log_file": self.log}
         async with Orchestrator.open(Settings.model_validate({**QUICK, **fields, **settings}), **(parts or {})) as desk:
             yield desk
+
+    def change(self, statement: str, **given: Any) -> int:
+        """What somebody with an SQL client does to the store; how many rows it changes."""
+        engine = create_engine(self.store)
+        with engine.begin() as connection:
+            changed = connection.execute(text(statement), given).rowcount
+        engine.dispose()
+        return changed
+
+    def _here(self) -> dict[str, Any]:
+        return {"store": self.store, "state_folder": self.folder, "provider": self.provider.url}
 
     def calling_back(self) -> dict[str, Any]:
         """Settings under which the provider's signed callbacks are received."""
@@ -80,7 +93,7 @@ class Office:
 
     def _environment(self, **settings: Any) -> dict[str, str]:
         """The same settings for a process."""
-        fields = {**QUICK, "store": f"sqlite:///{self.store}", "provider": self.provider.url, **settings}
+        fields = {**QUICK, **self._here(), **settings}
         here = {name: value for name, value in os.environ.items() if not name.startswith("APPOINTMENTS_")}
         return {
             **here,

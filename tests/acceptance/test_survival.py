@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import sqlite3
 from typing import Any
 
 import pytest
@@ -88,6 +87,7 @@ async def test_of_a_bulk_file_each_bad_line_is_refused_by_itself(office: Office)
 
 
 @pytest.mark.evidence(target="store file", answers=("R7.1", "R7.4"), seen_in="refusal, exit code")
+@pytest.mark.parametrize("database", [None], ids=["sqlite"])
 async def test_a_second_writer_is_refused_and_readers_are_not(office: Office) -> None:
     """
     Given a desk that has the store open
@@ -106,6 +106,24 @@ async def test_a_second_writer_is_refused_and_readers_are_not(office: Office) ->
     assert len(office.live()) == 1
 
 
+@pytest.mark.evidence(target="shared database", answers=("R7.3", "G5"), seen_in="answers, ledger")
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+async def test_any_number_of_processes_book_on_one_database(office: Office) -> None:
+    """
+    Given a desk that has the database open
+    When another process books with the same key, and with a key of its own
+    Then it finds the appointment that is there, books its own, and each has one booking
+    """
+    async with office.desk() as desk:
+        booked = await desk.book(CHECK_UP, key="order-1", wait=WAIT_S)
+        async with office.desk() as other:
+            again = await other.book(CHECK_UP, key="order-1", wait=WAIT_S)
+            third = await other.book({**CHECK_UP, "calendar": "second"}, key="order-2", wait=WAIT_S)
+        assert (again.id, again.replayed) == (booked.id, True)
+        assert (await desk.show(third.id)).state == "confirmed"
+    assert len(office.live()) == 2
+
+
 @pytest.mark.evidence(target="health", answers=("R8.6", "G6"), seen_in="`appointments check`, exit code")
 async def test_what_is_overdue_does_not_look_healthy(office: Office) -> None:
     """
@@ -117,9 +135,7 @@ async def test_what_is_overdue_does_not_look_healthy(office: Office) -> None:
     async with office.desk(poll_ms=60_000) as desk:
         booked = await desk.book(CHECK_UP, key="order-1")
         await office.until(lambda: desk.show(booked.id), lambda seen: seen.state == "pending")
-    with sqlite3.connect(office.store) as connection:
-        connection.execute("UPDATE open_work SET due_at = due_at - 86400000000")
-    connection.close()
+    office.change("UPDATE open_work SET due_at = due_at - 86400000000")
     said = await office.run("check", "--json")
     assert said.code == 1
     assert [(one["kind"], one["subject"]) for one in said.json["findings"]] == [("overdue", str(booked.id))]
