@@ -47,6 +47,9 @@ class Settings(BaseSettings):
     """Where lies what is kept beside a PostgreSQL database: read models, tokens, the key that signs."""
     lease_ms: int = Field(default=15_000, ge=1_000, le=600_000)
     """How long a worker on a PostgreSQL database may be silent before the others take over what it had in hand."""
+    drain_ms: int = Field(default=5_000, ge=0, le=600_000)
+    """How long, at their end, `serve` and `worker` wait for calls that are out; the answer of one that is cut off is
+    looked up by whoever goes on."""
     provider: str = "http://127.0.0.1:8085/api/v2"
     """`http(s)://…` speaks /api/v2; `caldav+http(s)://…/home/` speaks CalDAV; `local:` books in this process."""
     provider_name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,40}$")] = "main"

@@ -181,7 +181,7 @@ class Runtime:
                 if await self._moved_on(before):
                     continue
                 return turned
-            name = self._name
+            name = self.name
             if turned.effect is not None:
                 if not await self._admitted(turned.effect):
                     continue
@@ -330,7 +330,8 @@ class Runtime:
     # -- among other workers, on a shared store ------------------------------------------------------------------
 
     @property
-    def _name(self) -> str:
+    def name(self) -> str:
+        """Who this is, in the rows that it has; on a shared store a new one after it was declared dead."""
         return self._owner if self._members is None else self._members.owner
 
     def _struck(self, name: str) -> None:
@@ -363,7 +364,7 @@ class Runtime:
     async def _call(self, state: Appointment, effect: Write | Read, name: str) -> None:
         try:
             ended = await self._outcome(state, effect, name)
-            if ended is not None and name == self._name:
+            if ended is not None and name == self.name:
                 await self._record(state.id, ended)
         finally:
             # Until here the call counts as running: a due row must not take it for one that was cut off.

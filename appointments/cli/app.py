@@ -24,6 +24,7 @@ from appointments.cli import (
     token,
     validate,
     what_if,
+    worker,
     write,
 )
 
@@ -59,6 +60,7 @@ backfill.register(app)
 backup.register(app)
 erase.register(app)
 serve.register(app)
+worker.register(app)
 main_job.register(app)
 validate.register(app)
 shadow.register(app)

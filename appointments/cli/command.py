@@ -17,7 +17,9 @@ EVERYWHERE = "Every command"
 COMMON: dict[str, Any] = {
     "store": Annotated[
         str | None,
-        typer.Option("--store", help="sqlite:///relative.db, sqlite:////absolute.db", rich_help_panel=EVERYWHERE),
+        typer.Option(
+            "--store", help="sqlite:///relative.db, sqlite:////absolute.db, postgresql://…", rich_help_panel=EVERYWHERE
+        ),
     ],
     "provider": Annotated[
         str | None,

@@ -114,3 +114,10 @@ async def _stoppable(work: Work) -> ExitCode:
         return await work()
     finally:
         loop.remove_signal_handler(signal.SIGTERM)
+
+
+def uncancel() -> None:
+    """The interruption of this command was heard: what follows may be interrupted once more."""
+    task = asyncio.current_task()
+    assert task is not None
+    task.uncancel()

@@ -16,7 +16,7 @@ from appointments.access.roles import Principal, Role
 from appointments.access.throttle import Throttle
 from appointments.access.tokens import TokenFile, token_file
 from appointments.cli.command import command
-from appointments.cli.ending import ExitCode
+from appointments.cli.ending import ExitCode, uncancel
 from appointments.cli.session import Session
 from appointments.http.app import application
 from appointments.http.server import listen, url
@@ -81,6 +81,8 @@ async def serve(
         try:
             await serve_http(app, opened, partial(_tell, session, url(opened), dev), settings.http_drain_ms / 1_000)
         except asyncio.CancelledError:  # the way to end it
+            uncancel()
+            await desk.runtime.drain(settings.drain_ms / 1_000)
             session.note("stopped")
     return ExitCode.DONE
 
