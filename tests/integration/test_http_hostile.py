@@ -2,18 +2,14 @@
 
 import asyncio
 import json
-import os
 import re
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from appointments.http import border
-from tests.unit.http.wire import BOOKING, JSON, answer, ask, exchange, head, post, serving
+from tests.unit.http.wire import BOOKING, JSON, answer, ask, exchange, head, post, served, serving
 
 pytestmark = pytest.mark.evidence(
     target="HTTP API",
@@ -24,7 +20,6 @@ pytestmark = pytest.mark.evidence(
     seen_in="answers, resident memory, standard error",
 )
 
-ROOT = Path(__file__).resolve().parents[2]
 GROWTH_MAX = 16 * 1024 * 1024
 NOBODY = "00000000-0000-4000-8000-000000000000"
 BOOK = "/v1/appointments"
@@ -142,34 +137,6 @@ TAKEN: dict[str, tuple[bytes, int]] = {
 }
 
 
-@asynccontextmanager
-async def served(folder: Path) -> AsyncIterator[tuple[int, int]]:
-    """The port of a process that serves with --dev, and its id; at the end it has printed nothing but its beginning."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("APPOINTMENTS_")}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "appointments.cli", "serve", "--dev", "--port", "0"),
-        cwd=folder,
-        env={**environment, "PYTHONPATH": str(ROOT), "APPOINTMENTS_HTTP_DRAIN_MS": "0"},
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    assert process.stderr is not None
-    said = ""
-    try:
-        async with asyncio.timeout(20):
-            while "Ctrl-C" not in said:
-                line = await process.stderr.readline()
-                assert line, said
-                said += line.decode()
-        found = re.search(r"console +http://[^:]+:(\d+)", said)
-        assert found is not None, said
-        yield int(found[1]), process.pid
-    finally:
-        process.terminate()
-        _, rest = await process.communicate()
-    assert rest.decode().strip() == "stopped"
-
-
 def resident(process: int) -> int:
     """Bytes of a process in memory, at their highest."""
     status = Path(f"/proc/{process}/status").read_text(encoding="ascii")
@@ -177,7 +144,8 @@ def resident(process: int) -> int:
 
 
 async def test_each_is_refused_by_its_name_and_the_process_stays_small_and_quiet(tmp_path: Path) -> None:
-    async with served(tmp_path) as (port, process):
+    async with served(tmp_path, http_drain_ms="0") as it:
+        port, process = it.port, it.process.pid
         for name, (sent, status) in TAKEN.items():
             assert (await ask(port, sent)).status == status, name
         before = resident(process)

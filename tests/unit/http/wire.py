@@ -2,9 +2,13 @@
 
 import asyncio
 import json
+import os
+import re
+import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from appointments import Orchestrator, Settings
@@ -15,8 +19,10 @@ from appointments.access.tokens import TokenFile
 from appointments.http.app import application
 from appointments.http.problems import TABLE, URN
 from appointments.http.server import listen, serve
+from domain.provider import Provider
 from saga.clock import WallClock
 
+ROOT = Path(__file__).resolve().parents[3]
 WITHIN_S = 20
 SECRET = "whsec_bW9jay1wcm92aWRlci1jYWxsYmFjay1zZWNyZXQ="
 BOOKING = {
@@ -36,6 +42,11 @@ class Answer:
     status: int
     headers: dict[str, str]
     body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body, which is JSON."""
+        return json.loads(self.body)
 
     @property
     def problem(self) -> str:
@@ -100,15 +111,18 @@ async def _write(writer: asyncio.StreamWriter, sent: bytes) -> None:
 
 
 @asynccontextmanager
-async def serving() -> AsyncIterator[int]:
-    """The port of the whole application in this process, on a store in memory; it asks for no tokens."""
+async def serving(
+    *, provider: Provider | None = None, tokens: TokenFile | None = None, rate: float | None = None
+) -> AsyncIterator[int]:
+    """The port of the whole application in this process, on a store in memory; without `tokens` it asks for none."""
     settings = Settings(store="memory:", provider="local:", log_level="error", callback_secret=SECRET)
-    clock, tokens, up = WallClock(), TokenFile(None), asyncio.Event()
-    everybody = Principal(tenant="default", actor="tester", role=Role.ADMIN)
-    with listen("127.0.0.1", 0) as opened:
-        async with Orchestrator.open(settings, listen=False) as desk:
-            app = application(desk, Access(tokens, Throttle(None, 1), clock.now, everybody), clock.now)
-            task = asyncio.create_task(serve(app, opened, up.set))
+    clock, up = WallClock(), asyncio.Event()
+    everybody = None if tokens else Principal(tenant="default", actor="tester", role=Role.ADMIN)
+    with listen("127.0.0.1", 0) as opened, closing(tokens or TokenFile(None)) as known:
+        providers = (provider,) if provider else ()
+        async with Orchestrator.open(settings, providers=providers, listen=False) as desk:
+            access = Access(known, Throttle(rate, 1), clock.now, everybody)
+            task = asyncio.create_task(serve(application(desk, access, clock.now), opened, up.set))
             await up.wait()
             try:
                 yield opened.getsockname()[1]
@@ -116,4 +130,41 @@ async def serving() -> AsyncIterator[int]:
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
-    tokens.close()
+
+
+@dataclass
+class Served:
+    """`appointments serve` as a process of its own."""
+
+    process: asyncio.subprocess.Process
+    port: int
+
+
+@asynccontextmanager
+async def served(folder: Path, *words: str, **settings: str) -> AsyncIterator[Served]:
+    """It serves without tokens; at the end it is told to stop, unless it has ended, and has printed nothing else."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("APPOINTMENTS_")}
+    environment |= {f"APPOINTMENTS_{name.upper()}": value for name, value in settings.items()}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "appointments.cli", "serve", "--dev", "--port", "0", *words),
+        cwd=folder,
+        env={**environment, "PYTHONPATH": str(ROOT)},
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    said, rest = "", b""
+    try:
+        async with asyncio.timeout(WITHIN_S):
+            while "Ctrl-C" not in said:
+                line = await process.stderr.readline()
+                assert line, said
+                said += line.decode()
+        found = re.search(r"console +http://[^:]+:(\d+)", said)
+        assert found is not None, said
+        yield Served(process, int(found[1]))
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        _, rest = await process.communicate()
+    assert rest.decode().strip() in ("stopped", "")
