@@ -7,6 +7,7 @@ derived again from the facts before it; `FACTS` says which is which. Stored name
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, ClassVar, Literal
+from uuid import UUID
 
 from pydantic import Field
 
@@ -343,6 +344,30 @@ class OrphanCallbackReceived(Event):
     version: int
 
 
+class DeliveryAbandoned(Event):
+    """A subscriber did not take an event however often it was told: kept, and told again when an operator asks."""
+
+    type: ClassVar[str] = "delivery-abandoned.v1"
+    sink: str
+    tenant: str
+    appointment: UUID
+    version: int
+    attempts: int
+    reason: str
+
+
+class RedeliveryRequested(Event):
+    """An operator wants a subscriber to be told an event again; whoever relays finds this in the log."""
+
+    type: ClassVar[str] = "redelivery-requested.v1"
+    sink: str
+    tenant: str
+    appointment: UUID
+    version: int
+    actor: str
+    reason: str = ""
+
+
 FACTS: tuple[type[Event], ...] = (
     AppointmentRequested,
     AppointmentImported,
@@ -375,5 +400,10 @@ DECISIONS: tuple[type[Event], ...] = (
     RescheduleFailed,
     AppointmentParked,
 )
-OUTSIDE_APPOINTMENTS: tuple[type[Event], ...] = (DefinitionRegistered, OrphanCallbackReceived)
+OUTSIDE_APPOINTMENTS: tuple[type[Event], ...] = (
+    DefinitionRegistered,
+    OrphanCallbackReceived,
+    DeliveryAbandoned,
+    RedeliveryRequested,
+)
 REGISTRY: dict[str, type[Event]] = {event.type: event for event in (*FACTS, *DECISIONS, *OUTSIDE_APPOINTMENTS)}

@@ -37,6 +37,11 @@ def orphan_stream(provider: str, webhook_id: str) -> UUID:
     return uuid5(NAMESPACE, f"orphan-callback\x00{provider}\x00{webhook_id}")
 
 
+def dead_letter_stream(sink: str, appointment: UUID, version: int) -> UUID:
+    """The stream that keeps one event that a subscriber did not take."""
+    return uuid5(NAMESPACE, f"dead-letter\x00{sink}\x00{appointment}\x00{version}")
+
+
 def fingerprint(payload: BaseModel) -> str:
     """A short digest of a command's content, whatever the order of its fields."""
     content = json.dumps(payload.model_dump(mode="json", exclude_defaults=True), sort_keys=True)

@@ -8,15 +8,12 @@ import asyncio
 from collections import defaultdict, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
+from appointments.changes import changed, read_on
 from appointments.http.problems import Refusal
-from domain.events import EndReason
-from domain.lifecycle import PHASES, Phase, State
-from domain.provider import Value
-from projections.following import RecentStates, fold
+from projections.following import RecentStates
 from store.port import RecordedEvent, Store
 from store.sql import SqlStore
 
@@ -28,20 +25,6 @@ POLL_S = 1.0
 """How often the log is looked at where no commit is told of."""
 POLL_BLIND_S = 0.1
 """The same for a store that tells of none."""
-
-
-class Changed(Value):
-    """One event of one appointment, and what the appointment came to by it."""
-
-    position: int
-    appointment: UUID
-    version: int
-    type: str
-    recorded_at: datetime
-    phase: Phase
-    state: State
-    reason: EndReason | None
-    parked: bool
 
 
 class Told(NamedTuple):
@@ -203,26 +186,11 @@ def concerns(told: Told, watcher: Watcher) -> bool:
 
 
 async def _tell(store: Store, states: RecentStates, batch: Sequence[RecordedEvent]) -> list[Told]:
-    if not batch:
-        return []
-    bases = await states.bases(store, batch)
-    folded = await asyncio.to_thread(fold, batch, bases)
-    states.keep(folded)
     told = []
-    for recorded, event, _, after in folded.changes:
-        if after is None:
+    for change in (await read_on(store, states, batch)).changes if batch else ():
+        public = changed(change)
+        if public is None or change.after is None:
             continue
-        changed = Changed(
-            position=recorded.position,
-            appointment=after.id,
-            version=recorded.version,
-            type=recorded.type,
-            recorded_at=event.at,
-            phase=PHASES[after.state],
-            state=after.state,
-            reason=after.reason,
-            parked=after.parked,
-        )
-        text = f"id: {recorded.position}\ndata: {changed.model_dump_json()}\n\n".encode()
-        told.append(Told(recorded.position, after.tenant, after.id, text))
+        text = f"id: {public.position}\ndata: {public.model_dump_json()}\n\n".encode()
+        told.append(Told(public.position, change.after.tenant, public.appointment, text))
     return told

@@ -1,0 +1,51 @@
+"""All relays of one store: they run side by side, so that a subscriber that is slow or down delays nobody else."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+
+from appointments.outbox.relay import Fact, Relay, TraceOf
+from appointments.outbox.sink import Subscriber
+from store.port import Store
+
+
+class Outbox:
+    """Tells every subscriber what happens, while `running`."""
+
+    def __init__(
+        self,
+        store: Store,
+        subscribers: Sequence[Subscriber],
+        source: str,
+        now: Callable[[], datetime],
+        trace_of: TraceOf = lambda _: None,
+        fact: Fact = lambda *_, **__: None,
+    ) -> None:
+        self._store = store
+        self._relays = [Relay(store, one, source, now, trace_of, fact) for one in subscribers]
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Relay until the block ends; calls under way then are waited for, and the checkpoints kept."""
+        if not self._relays:
+            yield
+            return
+        loop = asyncio.get_running_loop()
+
+        def committed() -> None:
+            loop.call_soon_threadsafe(self._wake)
+
+        untell = self._store.after_commit(committed)
+        tasks = [loop.create_task(relay.run()) for relay in self._relays]
+        try:
+            yield
+        finally:
+            untell()
+            for relay in self._relays:
+                relay.stop()
+            await asyncio.gather(*tasks)
+
+    def _wake(self) -> None:
+        for relay in self._relays:
+            relay.wake()
