@@ -113,6 +113,10 @@ class PostgresServer:
         address = f"postgresql+psycopg://{USER}:{PASSWORD}@{HOST}:{port or self.port}/{database}"
         return f"{address}?{query}" if query else address
 
+    def admin_url(self, database: str = ADMIN) -> str:
+        """Where a database is for the server's own administrator."""
+        return f"postgresql+psycopg://{ADMIN}:{PASSWORD}@{HOST}:{self.port}/{database}"
+
     def conninfo(self, database: str = ADMIN, port: int | None = None, user: str = USER) -> str:
         """Where a database is, as libpq takes it."""
         return f"host={HOST} port={port or self.port} dbname={database} user={user} password={PASSWORD}"
