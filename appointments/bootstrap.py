@@ -3,7 +3,7 @@
 import asyncio
 import os
 import socket
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from importlib.metadata import version
@@ -26,6 +26,7 @@ from providers.caldav import CalDavProvider
 from providers.legacy import LegacyCalendar
 from providers.local import LocalProvider
 from providers.notifications import Notifier
+from providers.outbound import Outbound
 from saga.breaker import BreakerPolicy
 from saga.clock import Clock, WallClock
 from saga.definition import CalendarStep, Saga, Step, StepCall
@@ -39,6 +40,8 @@ from store.postgres_server import address
 from store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
+    from appointments.outbox.outbox import Outbox
+    from appointments.outbox.sink import Sink, Subscriber
     from appointments.telemetry.tracing import Tracing
 
 UNDO_ATTEMPTS_MAX = 10
@@ -187,6 +190,53 @@ def make_tracing(settings: Settings, clock: Clock, called: Iterable[object]) -> 
     service = {"service.name": "appointments", "service.version": version("appointments")}
     routes = {one.name: one.routes for one in called if isinstance(one, ApiV2Provider | LegacyCalendar | Notifier)}
     return Tracing(Spans(url, {**service, "service.instance.id": owner()}), clock, settings.traces_ratio, routes)
+
+
+def make_sink(settings: Settings, name: str, clock: Clock) -> "Sink":
+    """How a subscription of the settings is told. Raises `InvalidFields` for an address that is not called."""
+    # Only who relays loads the clients.
+    from appointments.outbox.jetstream import JetStream
+    from appointments.outbox.webhook import Webhook
+
+    told = settings.subscriptions[name]
+    secret = told.secret.get_secret_value() if told.secret is not None else None
+    if not told.is_webhook:
+        return JetStream(told.url, told.subject, secret, told.timeout_ms / 1_000)
+    assert secret is not None
+    outbound = Outbound(settings.outbound_ports, settings.outbound_private)
+    try:
+        return Webhook(told.url, secret, outbound, clock.now, told.timeout_ms / 1_000)
+    except InvalidFields as fault:
+        pointer = f"/subscriptions/{name}/url"
+        raise InvalidFields(f"subscription {name}: {fault.detail}", ((pointer, fault.errors[0][1]),)) from None
+
+
+def make_outbox(parts: "Parts", further: Sequence["Subscriber"] = ()) -> "Outbox":
+    """What tells the subscriptions of the settings, and further subscribers of the caller's own."""
+    from appointments.outbox.outbox import Outbox
+    from appointments.outbox.sink import Subscriber
+    from appointments.telemetry.context import course
+
+    settings, clock, tracing = parts.settings, parts.clock, parts.tracing
+    named = [
+        Subscriber(
+            name,
+            told.tenant,
+            make_sink(settings, name, clock),
+            frozenset(told.types),
+            told.retry,
+            told.concurrency,
+            told.since == "beginning",
+        )
+        for name, told in settings.subscriptions.items()
+    ]
+    if len({one.name for one in (*named, *further)}) < len(named) + len(further):
+        raise InvalidFields("two subscribers have one name", (("/subscriptions", "not unique"),))
+
+    def trace_of(state: Appointment) -> str | None:
+        return state.traceparent if tracing is None else str(course(state, tracing.ratio)[0])
+
+    return Outbox(parts.store, (*named, *further), settings.events_source, clock.now, trace_of, parts.log.fact)
 
 
 def make_notify(settings: Settings) -> tuple[Callable[[StepCall], Awaitable[WriteOutcome]], Notifier | None]:

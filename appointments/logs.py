@@ -160,6 +160,10 @@ class TurnLog:
             "callback_kept", {"appointment_id": client_ref, "provider": provider, "kind": "unreadable"}, logging.ERROR
         )
 
+    def fact(self, name: str, **fields: Any) -> None:
+        """A fact that is no event of an appointment."""
+        self._write(name, fields, logging.WARNING)
+
     def close(self) -> None:
         """Let go of the file."""
         if self._file is not None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from functools import partial
 from typing import Any, Self
@@ -12,6 +12,7 @@ from appointments import bootstrap
 from appointments.callbacks import CallbackData
 from appointments.migration.reading import Reading, read_there
 from appointments.migration.split import Leader
+from appointments.outbox.sink import Subscriber
 from appointments.privacy import Erasure, ErasureRequest, erase, erasure_of
 from appointments.reconciling import Healed, bookmarks, check, give_all, planned
 from appointments.settings import Settings
@@ -426,6 +427,13 @@ class Orchestrator:
             return await self._give(cure.appointment, cure.command, self._request(cure.key, asked), wait)
 
         return await give_all(cures, give, told)
+
+    def outbox(self, *further: Subscriber) -> AbstractAsyncContextManager[None]:
+        """Tell the subscriptions of the settings what happens, and further subscribers, while the block runs.
+
+        Raises `InvalidFields` for an address that is not called, and for a name that two of them have.
+        """
+        return bootstrap.make_outbox(self._parts, further).running()
 
     @property
     def runtime(self) -> Any:

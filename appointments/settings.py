@@ -16,6 +16,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from appointments.outbox.subscription import SinkName, Subscription
 from domain.commands import Name
 
 PREFIX = "APPOINTMENTS_"
@@ -92,6 +93,17 @@ class Settings(BaseSettings):
     tenant_concurrency: int = Field(default=64, ge=1, le=10_000)
     rate: float | None = Field(default=None, gt=0, le=100_000)
     """Calls a second to the provider; unset: no limit."""
+
+    subscriptions: dict[SinkName, Subscription] = Field(default_factory=dict, max_length=64)
+    """Who is told what happens, by name: `{"crm": {"url": "https://…", "secret": "whsec_…"}}`; see docs/outbox.md."""
+    events_source: Annotated[str, StringConstraints(pattern=r"^[!-~]{1,200}$")] = "urn:appointments"
+    """`source` of the CloudEvents that subscribers are told."""
+    outbound_ports: frozenset[Annotated[int, Field(ge=1, le=65_535)]] = Field(
+        default=frozenset({443}), min_length=1, max_length=64
+    )
+    """Ports that a webhook may be told at."""
+    outbound_private: bool = False
+    """Whether webhooks may be in loopback and private networks, and plain HTTP with them; true under `serve --dev`."""
 
     traces_url: str | None = None
     """Where spans are sent, by OTLP over HTTP, such as `http://127.0.0.1:4318/v1/traces`; unset: none are made."""

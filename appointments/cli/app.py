@@ -14,6 +14,7 @@ from appointments.cli import (
     export,
     figures,
     main_job,
+    outbox,
     read,
     rebuild,
     reconcile,
@@ -60,6 +61,7 @@ backfill.register(app)
 backup.register(app)
 erase.register(app)
 serve.register(app)
+outbox.register(app)
 worker.register(app)
 main_job.register(app)
 validate.register(app)

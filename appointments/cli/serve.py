@@ -78,6 +78,7 @@ async def serve(
         everybody = Principal(tenant=settings.tenant, actor="dev", role=Role.ADMIN) if dev else None
         access = Access(tokens, Throttle(settings.http_rate, settings.http_burst), clock.now, everybody)
         app = application(desk, access, clock.now)
+        await stack.enter_async_context(desk.outbox())
         try:
             await serve_http(app, opened, partial(_tell, session, url(opened), dev), settings.http_drain_ms / 1_000)
         except asyncio.CancelledError:  # the way to end it
@@ -104,7 +105,7 @@ async def _for_dev(session: Session, stack: AsyncExitStack) -> Settings:
     """A store of its own and a provider of its own, unless others are named."""
     settings = session.settings
     patience = {name: ms for name, ms in PATIENCE_MS.items() if name not in settings.model_fields_set}
-    settings = settings.model_copy(update=patience)
+    settings = settings.model_copy(update={**patience, "outbound_private": True})
     if "store" not in settings.model_fields_set:
         settings = settings.model_copy(update={"store": DEV_STORE})
         session.note(f"store     {DEV_STORE}")

@@ -58,7 +58,7 @@ class Webhook(Sink):
             ) as answer:
                 with suppress(ClientError, TimeoutError):
                     await answer.content.read(ANSWER_MAX)
-                wait_ms = retry_after_ms(HttpAnswer(answer.status, answer.headers, b""))
+                wait_ms = retry_after_ms(HttpAnswer(answer.status, headers=answer.headers))
                 return judged(answer.status, (wait_ms or 0) / 1_000)
         except TimeoutError:
             return Away("no answer in time")

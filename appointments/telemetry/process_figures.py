@@ -27,6 +27,7 @@ class ProcessFigures(Collector):
         looked = self._looked
         yield _gauge("log_position", "Events in the log, of all tenants.", looked.position)
         yield _gauges("read_model_lag", "Events that a read model is behind the log.", "model", looked.lag)
+        yield _gauges("outbox_lag", "Events that a subscription is behind the log.", "target", looked.outbox_lag)
         yield _gauges("open_work", "Appointments of all tenants under way, by state.", "state", looked.unsettled)
         yield _gauge("open_work_parked", "Appointments of all tenants that wait for an operator.", looked.parked)
         yield _gauge("overdue", "Rows of all tenants due for over a minute; counted up to 1,000.", looked.overdue)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from appointments.outbox.dead_letters import consumer
 from domain.lifecycle import SETTLED, State
 from projections.figures import Figures
 from projections.figures_query import read as read_figures
@@ -26,6 +27,8 @@ class Vitals:
     position: int
     lag: dict[str, int]
     """By read model: how many positions it is behind."""
+    outbox_lag: dict[str, int]
+    """By subscription: how many positions its checkpoint is behind."""
     unsettled: dict[str, int]
     """Appointments under way, by state."""
     parked: int
@@ -44,6 +47,7 @@ async def vitals(parts: "Parts") -> Vitals:
     store, now = parts.store, parts.clock.now()
     position = await store.position()
     lag = {name: max(0, position - reached) for name, reached in (await parts.views.reached()).items()}
+    told = {name: await store.checkpoint(consumer(name)) for name in parts.settings.subscriptions}
     # Catches up: what was behind has been seen above.
     report, _ = await parts.views.read(Figures.name, partial(read_figures, since=now))
     earliest = await store.next_due(BEGINNING)
@@ -53,6 +57,7 @@ async def vitals(parts: "Parts") -> Vitals:
     return Vitals(
         position=position,
         lag=lag,
+        outbox_lag={name: max(0, position - kept) for name, kept in told.items() if kept is not None},
         unsettled={state: report.total.now.get(state, 0) for state in State if state not in (*SETTLED, State.INIT)},
         parked=report.total.parked_now,
         overdue=len(await store.due(now - OVERDUE_AFTER, OVERDUE_MAX)),

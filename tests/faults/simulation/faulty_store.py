@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager
 from contextvars import Context
 from datetime import datetime
 from typing import Any, TypeVar
@@ -112,6 +113,18 @@ class FaultyStore(Store):
     async def position(self) -> int:
         await self._read()
         return await self.durable.position()
+
+    async def checkpoint(self, consumer: str) -> int | None:
+        await self._read()
+        return await self.durable.checkpoint(consumer)
+
+    async def keep_checkpoint(self, consumer: str, position: int) -> None:
+        await self._read()
+        await self.durable.keep_checkpoint(consumer, position)
+
+    def exclusive(self, name: str) -> AbstractAsyncContextManager[bool]:
+        self._check_alive()
+        return self.durable.exclusive(name)
 
     async def close(self) -> None:
         self.dead = True

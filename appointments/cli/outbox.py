@@ -1,0 +1,116 @@
+"""`outbox`: who is told what happens, how far each subscriber is, and what one of them did not take."""
+
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from appointments import bootstrap
+from appointments.cli import render
+from appointments.cli.command import command
+from appointments.cli.ending import ExitCode
+from appointments.cli.read import reading
+from appointments.cli.session import Session
+from appointments.outbox.dead_letters import DeadLetter, ask_again, consumer, dead_by_sink, dead_letters
+from domain.commands import Reason, parse
+from domain.errors import InvalidFields
+from domain.provider import Value
+from saga.clock import WallClock
+
+Sink = Annotated[str | None, typer.Option("--sink", help="Only those of this subscription.")]
+
+
+class _Why(Value):
+    reason: Reason
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    group = typer.Typer(name="outbox", help="Who is told what happens, and what was not taken.")
+    group.info.no_args_is_help = True
+    command(group, "list", "appointments outbox list --tenant acme")(list_)
+    command(group, "dead-letters", "appointments outbox dead-letters --sink crm")(letters)
+    command(
+        group,
+        "redeliver",
+        "appointments outbox redeliver 0b0e7e0c-3f0f-5f0a-8d5e-2f8f9b1c1d11-7 --sink crm --reason 'mended there'",
+    )(redeliver)
+    app.add_typer(group)
+
+
+async def list_(session: Session) -> ExitCode:
+    """List the subscriptions of --tenant: where they are told, how far they are, and their dead letters."""
+    tenant = session.settings.tenant
+    mine = {name: one for name, one in session.settings.subscriptions.items() if one.tenant == tenant}
+    async with reading(session) as store:
+        position, dead = await store.position(), await dead_by_sink(store, tenant)
+        reached = {name: await store.checkpoint(consumer(name)) for name in mine}
+    told = [
+        {
+            "sink": name,
+            "url": one.url,
+            "types": list(one.types),
+            "checkpoint": reached[name],
+            "lag": None if (at := reached[name]) is None else position - at,
+            "dead_letters": dead[name],
+        }
+        for name, one in mine.items()
+    ]
+    table = render.table("sink", "told at", "checkpoint", "lag", "dead letters")
+    for one in told:
+        began = ("not begun", "") if one["checkpoint"] is None else (str(one["checkpoint"]), str(one["lag"]))
+        table.add_row(*(Text(str(cell)) for cell in (one["sink"], one["url"], *began, one["dead_letters"])))
+    nobody = Text(f"nobody is told what happens to tenant {tenant}; docs/outbox.md shows how to subscribe")
+    session.answer({"position": position, "sinks": told}, table if told else nobody)
+    return ExitCode.DONE
+
+
+async def letters(session: Session, sink: Sink = None) -> ExitCode:
+    """List the events of --tenant that a subscriber did not take, in the order in which they were given up."""
+    async with reading(session) as store:
+        found = await dead_letters(store, session.settings.tenant, sink)
+    table = render.table("event", "sink", "given up", "attempts", "why", "now")
+    table.columns[0].no_wrap = True
+    for one in found:
+        given_up = f"{one.abandoned_at:%Y-%m-%d %H:%M:%S} UTC"
+        cells = (one.id, one.sink, given_up, one.attempts, one.reason, _stands(one))
+        table.add_row(*(Text(str(cell)) for cell in cells))
+    session.answer([one.model_dump(mode="json") for one in found], table if found else Text("no dead letters"))
+    return ExitCode.DONE
+
+
+async def redeliver(
+    session: Session,
+    ids: Annotated[list[str] | None, typer.Argument(help="Events, as `outbox dead-letters` shows them.")] = None,
+    sink: Sink = None,
+    every: Annotated[bool, typer.Option("--all", help="All that were not told again.")] = False,
+    reason: Annotated[str, typer.Option("--reason", help="Why, for the log.")] = "",
+) -> ExitCode:
+    """Have dead letters told again, under the same ids, by whoever serves this store, or will."""
+    if bool(ids) is every:
+        raise InvalidFields("name events, or give --all", (("/ids", "missing"),))
+    settings, why = session.settings, parse(_Why, {"reason": reason}).reason
+    bootstrap.check_exists(settings)
+    store = await bootstrap.open_store(settings)
+    try:
+        waiting = [one for one in await dead_letters(store, settings.tenant, sink) if _stands(one) == "dead"]
+        unknown = set(ids or ()).difference(one.id for one in waiting)
+        if unknown:
+            raise InvalidFields(
+                f"{', '.join(sorted(unknown))}: no dead letter; `appointments outbox dead-letters` shows them",
+                (("/ids", "unknown"),),
+            )
+        asked = [one for one in waiting if every or one.id in (ids or ())]
+        for one in asked:
+            await ask_again(store, one, settings.tenant, settings.actor, why, WallClock().now())
+    finally:
+        await store.close()
+    told = [{"id": one.id, "sink": one.sink} for one in asked]
+    session.answer(told, Text(f"{len(told)} to be told again"))
+    return ExitCode.DONE
+
+
+def _stands(one: DeadLetter) -> str:
+    if one.told_again:
+        return "told again"
+    return "to be told again" if one.asked_at is not None and one.asked_at >= one.abandoned_at else "dead"
