@@ -18,7 +18,11 @@ from appointments.telemetry.context import Context
 
 WAIT_MAX_S = 60
 KEY = re.compile(r"[!-~]{1,255}")
-TAG = re.compile(r'(?P<weak>W/)?"(?P<tag>[\x21\x23-\x7e\x80-\xff]*)"')
+TAG = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
+"""A comma may be part of it (RFC 9110, 8.8.3)."""
+TAGS = re.compile(rf"[ \t,]*{TAG.pattern}(?:[ \t]*,[ \t,]*{TAG.pattern})*[ \t,]*")
+PREFERENCE = re.compile(r'(?:"(?:\\.|[^"\\])*"?|[^",])+')
+"""One of a list; between quotes a comma is part of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +95,14 @@ async def said(request: Request) -> Said:
     if keys and (len(keys) > 1 or not KEY.fullmatch(keys[0])):
         raise Refusal("idempotency-key-missing", "send one Idempotency-Key of 1 to 255 visible ASCII characters")
     wait_s, applied = _preferences(headers.getlist("prefer"))
-    if_match = headers.get("if-match")
+    if_match = headers.getlist("if-match")
     traced = Context.read(headers.get("traceparent"))
     return Said(
         key=keys[0] if keys else None,
         wait_s=wait_s,
         applied=applied,
         conversation=headers.get("x-correlation-id") or (f"{traced.trace_id:032x}" if traced else None),
-        versions=None if if_match is None else versions(if_match),
+        versions=versions(",".join(if_match)) if if_match else None,
     )
 
 
@@ -111,37 +115,41 @@ async def keyed(request: Request) -> Said:
 
 
 def _preferences(told: list[str]) -> tuple[int, str]:
-    """RFC 7240: how long to wait, and what of it is heeded. What is not known is left out."""
-    wait_s, applied = 0, []
-    for one in ",".join(told).split(","):
-        name, _, value = (part.strip().strip('"') for part in one.partition("="))
-        if name.lower() == "wait" and value.isascii() and value.isdecimal() and not wait_s:
+    """RFC 7240: how long to wait, and what of it is heeded. What is not known is left out, and of equals the later.
+
+    What stands behind a semicolon are parameters of a preference; ours have none.
+    """
+    wait_s, heeded = 0, dict[str, str | None]()
+    for one in PREFERENCE.findall(",".join(told)):
+        name, _, value = (part.strip().strip('"') for part in one.partition(";")[0].partition("="))
+        name = name.lower()
+        if name in heeded:
+            continue
+        heeded[name] = name if name == "respond-async" else None
+        if name == "wait" and value.isascii() and value.isdecimal():
             wait_s = min(int(value[:6]), WAIT_MAX_S)
-            applied.append(f"wait={wait_s}")
-        elif name.lower() == "respond-async" and "respond-async" not in applied:
-            applied.append("respond-async")
-    return wait_s, ", ".join(applied)
+            heeded[name] = f"wait={wait_s}"
+    return wait_s, ", ".join(filter(None, heeded.values()))
 
 
-def versions(tags: str) -> tuple[int, ...] | None:
-    """The versions that an If-Match names (0 for a tag that is none of ours); None for `*`.
+def versions(tags: str, *, weakly: bool = False) -> tuple[int, ...] | None:
+    """The versions that a list of entity tags names (0 for a tag that is none of ours); None for `*`.
 
-    Raises `Refusal` for what is no list of entity tags (RFC 9110).
+    Weak tags name one only by the weak comparison. Raises `Refusal` for what is no list of entity tags (RFC 9110).
     """
     if tags.strip() == "*":
         return None
-    found = [TAG.fullmatch(one.strip()) for one in tags.split(",")]
-    if not all(found):
+    if not TAGS.fullmatch(tags):
         raise Refusal("malformed", 'entity tags look like "3"; ETag tells that of each answer')
-    return tuple(_version(one["tag"]) for one in found if one is not None and one["weak"] is None)
+    return tuple(_version(tag) for weak, tag in TAG.findall(tags) if weakly or not weak)
 
 
 def unchanged(request: Request, version: int) -> bool:
     """Whether If-None-Match names this version; by the weak comparison, as it is to be."""
-    tags = request.headers.get("if-none-match")
-    if tags is None:
+    tags = request.headers.getlist("if-none-match")
+    if not tags:
         return False
-    known = versions(tags.replace("W/", ""))
+    known = versions(",".join(tags), weakly=True)
     return known is None or version in known
 
 

@@ -22,6 +22,7 @@ HEADERS: dict[str, Any] = {
     "Link": {"schema": TEXT, "description": 'rel="next": the page that follows (RFC 8288).'},
     "Retry-After": {"schema": {"type": "string", "pattern": "^[0-9]+$"}, "description": "Seconds.", "required": True},
     "Allow": {"schema": TEXT, "required": True},
+    "Accept-Encoding": {"schema": TEXT, "description": "Of a body in a coding: those that are read (RFC 9110)."},
 }
 
 
@@ -169,4 +170,6 @@ def _problem(status: int) -> dict[str, Any]:
     }
     if status in (429, 503):
         told["headers"] = _headers("Retry-After")
+    if status == 415:
+        told["headers"] = _headers("Accept-Encoding")
     return told

@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.routing import APIRoute
+from starlette.datastructures import Headers
 from starlette.responses import Response
 
 from appointments.http.problems import Refusal
@@ -30,19 +31,28 @@ class StrictRequest(Request):
 
 
 class StrictRoute(APIRoute):
-    """A route that takes strict JSON, where it takes a body."""
+    """A route that takes strict JSON, where it takes a body; and no body in a content coding."""
 
     def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
         """The handler, behind the reading of the body."""
         handle, takes_body = super().get_route_handler(), self.body_field is not None
+        may_be_coded = takes_body or "requestBody" in (self.openapi_extra or {})
 
         async def handle_strictly(request: Request) -> Response:
             strict = StrictRequest(request.scope, request.receive)
+            if may_be_coded:
+                _check_coding(request.headers)
             if takes_body:
                 await strict.take()
             return await handle(strict)
 
         return handle_strictly
+
+
+def _check_coding(headers: Headers) -> None:
+    codings = headers.getlist("content-encoding")
+    if codings and any(one.strip().lower() != "identity" for one in ",".join(codings).split(",")):
+        raise Refusal("unsupported-media-type", "send the body as it is", {"Accept-Encoding": "identity"})
 
 
 def router(tag: str) -> APIRouter:

@@ -1,5 +1,6 @@
 """What the headers of a request say: entity tags, preferences, formats, instants."""
 
+import gzip
 import json
 
 import pytest
@@ -11,6 +12,7 @@ from appointments.http.negotiation import best
 from appointments.http.problems import Refusal
 from tests.unit.http.wire import BOOKING, JSON, ask, head, post, serving
 
+NOBODY = "/v1/appointments/00000000-0000-4000-8000-000000000000"
 FORMATS = ("application/json", "text/csv", "text/html")
 
 
@@ -27,13 +29,16 @@ FORMATS = ("application/json", "text/csv", "text/html")
         ('"03"', (0,)),
         ('""', (0,)),
         ('"9999999999"', (0,)),
+        ('"a,b"', (0,)),
+        ('"3,", W/"4,5" ,"6"', (0, 6)),
+        (', "3",, "4" ,', (3, 4)),
     ],
 )
 def test_if_match_names_versions_and_weak_tags_name_none(tags: str, named: tuple[int, ...] | None) -> None:
     assert versions(tags) == named
 
 
-@pytest.mark.parametrize("tags", ["3", '"3', 'w/"3"', '"3" "4"', "", '"3", x', "*, *"])
+@pytest.mark.parametrize("tags", ["3", '"3', 'w/"3"', '"3" "4"', "", ",", '"3", x', "*, *", '*, "3"', '"3 "'])
 def test_what_is_no_list_of_entity_tags_is_refused(tags: str) -> None:
     with pytest.raises(Refusal, match="entity tags"):
         versions(tags)
@@ -47,11 +52,13 @@ async def test_entity_tags_guard_commands_strongly_and_reads_weakly() -> None:
         for tags, status in ((tag, 304), (f"W/{tag}", 304), (f'"1", W/{tag}', 304), ("*", 304), ('"1"', 200)):
             known = await ask(port, head("GET", here, f"If-None-Match: {tags}"))
             assert (known.status, known.headers["etag"]) == (status, tag)
-        for n, tags in enumerate(('"1"', f"W/{tag}", '"1", "2"', '"none"')):
+        assert (await ask(port, head("GET", here, 'If-None-Match: "a,b"', f"If-None-Match: {tag}"))).status == 304
+        for n, tags in enumerate(('"1"', f"W/{tag}", '"1", "2"', '"none"', '"a,b"', f'"a,{tag[1:]}')):
             stale = await ask(port, post(b"", f"If-Match: {tags}", target=f"{here}/cancel", key=f"c{n}"))
             assert stale.problem == "stale-version"
         assert (await ask(port, head("GET", here))).headers["etag"] == tag
-        fresh = await ask(port, post(b"", f'If-Match: "1", {tag}', target=f"{here}/cancel", key="c"))
+        lines = ('If-Match: "1"', f'If-Match: "x,y", {tag}')
+        fresh = await ask(port, post(b"", *lines, target=f"{here}/cancel", key="c"))
         assert fresh.status == 202
 
 
@@ -65,12 +72,40 @@ async def test_entity_tags_guard_commands_strongly_and_reads_weakly() -> None:
         ("wait=-1", 202, None),
         ("wait=²", 202, None),
         ("return=minimal", 202, None),
+        ("wait=5; foo", 201, "wait=5"),
+        ('wait = "5" ;foo="a,b";bar, respond-async;x=1', 201, "wait=5, respond-async"),
+        ('foo="a, wait=5", bar', 202, None),
+        ('foo="a\\", wait=5', 202, None),
+        ("wait=0, wait=5", 202, "wait=0"),
+        ("wait=soon, wait=5", 202, None),
     ],
 )
 async def test_a_preference_that_is_not_understood_is_left_out(told: str, status: int, applied: str | None) -> None:
     async with serving() as port:
         answer = await ask(port, post(json.dumps(BOOKING).encode(), JSON, f"Prefer: {told}"))
         assert (answer.status, answer.headers.get("preference-applied")) == (status, applied)
+
+
+async def test_a_preference_may_stand_on_any_line() -> None:
+    async with serving() as port:
+        lines = ("Prefer: return=minimal", "Prefer: respond-async", "Prefer: wait=5;x")
+        answer = await ask(port, post(json.dumps(BOOKING).encode(), JSON, *lines))
+        assert (answer.status, answer.headers["preference-applied"]) == (201, "respond-async, wait=5")
+
+
+@pytest.mark.parametrize("target", ["/v1/appointments", "/v1/callbacks/main", f"{NOBODY}/cancel"])
+@pytest.mark.parametrize("coding", ["gzip", "identity, GZIP", "x"])
+async def test_a_body_in_a_coding_is_refused_and_it_is_told_which_are_read(target: str, coding: str) -> None:
+    sent = gzip.compress(json.dumps(BOOKING).encode())
+    async with serving() as port:
+        refused = await ask(port, post(sent, JSON, f"Content-Encoding: {coding}", target=target))
+        assert (refused.problem, refused.headers["accept-encoding"]) == ("unsupported-media-type", "identity")
+
+
+async def test_control_a_body_in_no_coding_is_read() -> None:
+    async with serving() as port:
+        taken = await ask(port, post(json.dumps(BOOKING).encode(), JSON, "Content-Encoding: Identity"))
+        assert taken.status == 202
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ from starlette.exceptions import HTTPException
 from appointments.http.problems import TABLE, Refusal, problem, told
 from domain.errors import CommandRefused, HistoryError, ProviderUnavailable, StoreUnavailable
 
-HTTP = Path(__file__).resolve().parents[3] / "appointments" / "http"
+ROOT = Path(__file__).resolve().parents[3]
+HTTP = ROOT / "appointments" / "http"
+OWN = re.compile(r'^    problem = "([a-z-]+)"', re.MULTILINE)
 NAMED = re.compile(r'(?:Refusal|problem|_refuse)\(\s*"([a-z-]+)"')
 ANSWERED = re.compile(r'Answer\((\d+), "([a-z-]+)"')
 
@@ -28,6 +30,13 @@ def test_refused_commands_and_callbacks_have_the_same_status_here_as_there() -> 
     answered = {(name, int(status)) for status, name in ANSWERED.findall(callbacks)}
     assert len(answered) > 4
     assert {(name, TABLE[name][0]) for name, _ in refused | answered} == refused | answered
+
+
+def test_every_refusal_of_a_command_anywhere_is_in_the_table() -> None:
+    rooms = ("domain", "store", "saga", "projections", "providers", "appointments")
+    texts = [path.read_text(encoding="utf-8") for room in rooms for path in (ROOT / room).rglob("*.py")]
+    named = {name for text in texts for name in OWN.findall(text)}
+    assert {"invalid-fields", "too-many-appointments"} <= named <= set(TABLE)
 
 
 def test_a_refusal_that_the_table_has_not_is_one_all_the_same() -> None:
