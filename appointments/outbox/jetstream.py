@@ -57,6 +57,8 @@ class JetStream(Sink):
                     token=self._token,
                     name="appointments outbox",
                     allow_reconnect=False,
+                    max_reconnect_attempts=1,  # of the first connection; by default it is tried for two minutes
+                    reconnect_time_wait=0,
                     connect_timeout=CONNECT_S,
                     error_cb=_told_otherwise,
                 )
