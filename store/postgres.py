@@ -60,7 +60,7 @@ class PostgresStore(SqlStore):
         newer), `StoreUnavailable` (it does not answer).
         """
         where = address(url)
-        readers, writers = reading_engine(where, read_only), writing_engine(where)
+        readers, writers = reading_engine(where, read_only), writing_engine(where, lease_s)
 
         def open_writer() -> LogWriter:
             connection = writers.connect()

@@ -16,7 +16,8 @@ READERS_MAX = 4
 """Connections that read and claim at once, in one process."""
 SERVER_MIN = 140_000
 WRITER_IDLE_MS = 3_000
-"""A writer that stands still in the middle of a batch holds up all others: the server ends its session."""
+"""A writer that stands still in the middle of a batch holds up all others: the server ends its session, at the latest
+after half a lease."""
 READER_IDLE_MS = 60_000
 LOCK_WAIT_MS = 30_000
 NETWORK: Mapping[str, int] = {
@@ -37,7 +38,6 @@ _SESSION = (
 _READS = (*_SESSION, f"SET idle_in_transaction_session_timeout = {READER_IDLE_MS}")
 _WRITES = (
     *_SESSION,
-    f"SET idle_in_transaction_session_timeout = {WRITER_IDLE_MS}",
     # A plan that is made while the tables are empty would walk through them when they no longer are.
     "SET enable_seqscan = off",
 )
@@ -82,7 +82,7 @@ def reading_engine(url: URL, read_only: bool) -> Engine:
     return engine
 
 
-def writing_engine(url: URL) -> Engine:
+def writing_engine(url: URL, lease_s: float) -> Engine:
     """Makes the journal's connection, a new one each time."""
     engine = create_engine(
         url,
@@ -90,7 +90,8 @@ def writing_engine(url: URL) -> Engine:
         isolation_level="READ COMMITTED",
         poolclass=NullPool,
     )
-    _at_connect(engine, _WRITES)
+    idle_ms = min(WRITER_IDLE_MS, round(lease_s * 500))
+    _at_connect(engine, (*_WRITES, f"SET idle_in_transaction_session_timeout = {idle_ms}"))
     return engine
 
 

@@ -17,6 +17,7 @@ from domain.errors import ConcurrencyConflict, LeaseLost
 from store.memory import MemoryStore
 from store.port import Append, Lane, OpenWork, RecordedEvent, Store, Worker
 from store.postgres import PostgresStore
+from store.postgres_writer import PostgresLogWriter
 
 pytestmark = pytest.mark.evidence(
     target="shared store",
@@ -287,3 +288,16 @@ class TestTogether:
                 break
         assert told.is_set()
         end()
+
+
+async def test_control_without_fencing_one_that_was_declared_dead_writes(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PostgresLogWriter, "_refusal", lambda self, entry: None)
+    async for shared in on_postgres(postgres_url):
+        await both_at_work(shared)
+        await wait_for(shared.first, "a", in_flight=True)
+        await shared.pass_time(LEASE_S + 1)
+        await shared.second.claim("second~1", NOON)
+        assert (await shared.second.work(stream("a"))).owner == "second~1"
+        assert await shared.first.append(entry("a", 1)) == 2, "the call that another has taken over"

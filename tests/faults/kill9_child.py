@@ -14,9 +14,9 @@ from typing import Any
 from uuid import uuid4
 
 from appointments import Orchestrator, Settings
-from domain.errors import CommandRefused
+from domain.errors import CommandRefused, StoreUnavailable
 from store.port import Append
-from store.sqlite import SqliteStore
+from store.sql import SqlStore
 
 BOOKING = {
     "calendar": "main",
@@ -33,7 +33,10 @@ def _say(line: str) -> None:
 
 
 async def _one(desk: Orchestrator, key: str, chance: random.Random) -> None:
-    booked = await desk.book(BOOKING, key=key)
+    try:
+        booked = await desk.book(BOOKING, key=key)
+    except StoreUnavailable:  # the database was not there, or took this worker for dead: nothing was acknowledged
+        return
     _say(f"ack {key}")
     await asyncio.sleep(chance.random() * 0.1)
     try:
@@ -44,7 +47,7 @@ async def _one(desk: Orchestrator, key: str, chance: random.Random) -> None:
             await desk.reschedule(
                 booked.id, start="2031-03-04T09:00:00Z", end="2031-03-04T09:30:00Z", key=f"move-{key}"
             )
-    except CommandRefused:
+    except (CommandRefused, StoreUnavailable):
         return
 
 
@@ -75,9 +78,9 @@ async def _work(run: dict[str, Any]) -> None:
 
 def _acknowledge_early() -> None:
     """Planted: what is acknowledged becomes durable a moment later."""
-    append, late = SqliteStore.append, set[asyncio.Task[int]]()
+    append, late = SqlStore.append, set[asyncio.Task[int]]()
 
-    async def early(self: SqliteStore, entry: Append) -> int:
+    async def early(self: SqlStore, entry: Append) -> int:
         async def write() -> int:
             await asyncio.sleep(LATE_S)
             return await append(self, entry)
@@ -87,7 +90,7 @@ def _acknowledge_early() -> None:
         late.add(asyncio.get_running_loop().create_task(write()))
         return 1
 
-    SqliteStore.append = early  # type: ignore[method-assign]
+    SqlStore.append = early  # type: ignore[method-assign]
 
 
 def _fresh_ids() -> None:
