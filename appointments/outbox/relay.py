@@ -168,8 +168,8 @@ class Relay:
     async def _tell(self, delivery: Delivery) -> Answer:
         try:
             return await self.subscriber.sink.deliver(delivery.event)
-        except Exception as fault:  # whatever a handler raises: it does not take this event
-            return Refused(f"{type(fault).__name__}: {fault}")
+        except Exception as fault:  # a function that does not take this event; what it says may name somebody
+            return Refused(f"raised {type(fault).__name__}")
 
     async def _settle(self, window: Window, running: dict[asyncio.Task[Answer], Delivery]) -> bool:
         """Take in the answers that are there; whether there was one."""

@@ -48,10 +48,10 @@ def event_of(appointment: UUID, version: int = 1) -> CloudEvent:
 
 
 @asynccontextmanager
-async def desk_on(store: Store | None = None, **settings: Any) -> AsyncIterator[Orchestrator]:
+async def desk_on(opened: Store | None = None, **settings: Any) -> AsyncIterator[Orchestrator]:
     """An orchestrator that books in its own process."""
     chosen = Settings.model_validate({"provider": "local:", "store": "memory:", **settings})
-    async with Orchestrator.open(chosen, store=store, listen=False) as desk:
+    async with Orchestrator.open(chosen, store=opened, listen=False) as desk:
         yield desk
 
 
