@@ -57,7 +57,7 @@ async def baseline() -> None:
     """The empty endpoint. Prints its address."""
     opened = listen("127.0.0.1", 0)
     print(url(opened), "", os.getpid(), flush=True)
-    await Server(Config(empty(), log_config=None, access_log=False)).serve(sockets=[opened])
+    await Server(Config(empty(), log_config=None, access_log=False, lifespan="off")).serve(sockets=[opened])
 
 
 def main() -> None:
