@@ -21,7 +21,7 @@ pytestmark = pytest.mark.evidence(
     answers=("R2.8", "G4"),
     given="a process that relays a log to a receiver over HTTP",
     when="it is killed while the receiver answers, again and again, and started anew",
-    then="every event arrives at least once, each appointment's in order, repeats under the same id with the same content",
+    then="every event arrives at least once, each appointment's in order; repeats are the same to the letter",
     seen_in="what was received",
 )
 
@@ -33,17 +33,14 @@ ROOT = Path(__file__).parents[2]
 
 
 async def started(settings: dict[str, Any], *planted: str) -> asyncio.subprocess.Process:
-    environment = {
-        **{k: v for k, v in os.environ.items() if not k.startswith("APPOINTMENTS_")},
-        "PYTHONPATH": str(ROOT),
-    }
+    quiet = {name: value for name, value in os.environ.items() if not name.startswith("APPOINTMENTS_")}
     return await asyncio.create_subprocess_exec(
-        sys.executable, str(CHILD), json.dumps(settings), *planted, env=environment
+        sys.executable, str(CHILD), json.dumps(settings), *planted, env={**quiet, "PYTHONPATH": str(ROOT)}
     )
 
 
 async def killed_again_and_again(folder: Path, *planted: str) -> tuple[Received, dict[str, list[int]]]:
-    """What was received over all kills and a last run that may finish; and what there was to be told, by appointment."""
+    """What was received over all kills and a last run that may finish; and what was to be told, by appointment."""
     print(f"seed {SEED}")
     chance = random.Random(SEED)
     store = f"sqlite:///{folder / 'log.db'}"
@@ -66,7 +63,7 @@ async def killed_again_and_again(folder: Path, *planted: str) -> tuple[Received,
 
     async with receiver(answer) as received:
         settings = {"store": store, "provider": "local:", **told_at(received)}
-        for _ in range(KILLS):
+        for _ in range(1 if planted else KILLS):
             left = chance.randrange(5, 40)
             victim = await started(settings, *planted)
             async with asyncio.timeout(30):
