@@ -43,12 +43,17 @@ class Target:
     workers: int = 1
     """How many share its places."""
 
+    @property
+    def places(self) -> int:
+        """How many more calls may run here at once."""
+        return -(-self.policy.concurrency // self.workers) - self.running
+
     def hold(self, now: datetime) -> Hold | None:
         """Whether a call may leave now, as far as the whole target goes."""
         held = verdict(self.breaker, now)
         if held is not None:
             return held
-        if self.running >= -(-self.policy.concurrency // self.workers):
+        if self.places <= 0:
             return Hold("busy")
         if self.policy.rate is not None and self.theoretical_at is not None:
             allowed_at = place_at(self.theoretical_at, self.policy.rate, self.policy.burst)
@@ -101,12 +106,21 @@ class Lanes:
         """Whether this tenant's call to this target may leave now."""
         aim = self.target(target)
         held = Hold("busy") if self._shut else aim.hold(now)
-        places = -(-aim.policy.tenant_concurrency // self._workers)
-        if held is None and self._running.get(lane_key(target, tenant), 0) >= places:
+        if held is None and self.places(target, tenant) <= 0:
             held = Hold("busy")
-        if held is not None and len(self._waited) < LANES_MAX:
-            self._waited[lane_key(target, tenant)] = (target, tenant)
+        if held is not None:
+            self.wait(target, tenant)
         return held
+
+    def wait(self, target: str, tenant: str) -> None:
+        """Somebody waits for a place of this tenant at this target."""
+        if len(self._waited) < LANES_MAX:
+            self._waited[lane_key(target, tenant)] = (target, tenant)
+
+    def places(self, target: str, tenant: str) -> int:
+        """How many more calls of this tenant to this target may run here at once, if the target has places."""
+        share = -(-self.target(target).policy.tenant_concurrency // self._workers)
+        return share - self._running.get(lane_key(target, tenant), 0)
 
     def elsewhere(self, _target: str, _now: datetime) -> Hold:
         """A call of a saga that another process runs: it is to leave from there."""

@@ -432,17 +432,31 @@ class Runtime:
         if self._members is not None:
             limit, closed = min(self._members.handed_max, limit), (*closed, *self._members.not_run)
         rows = await self.store.due(now, limit, closed, busy[:DUE_BATCH])
-        ready = [row for row in rows if row.stream_id not in self._calling and self._may_go(row, now)]
+        ready = self._with_places([row for row in rows if row.stream_id not in self._calling], now)
         gone = await asyncio.gather(*(self._wake_up(row) for row in ready))
         if self._members is not None:
             taken_up = {row.stream_id for row, went in zip(ready, gone, strict=True) if went}.union(self._calling)
             await self._members.hand_back([row for row in rows if row.stream_id not in taken_up], len(rows))
         return len(ready)
 
+    def _with_places(self, rows: Sequence[OpenWork], now: datetime) -> list[OpenWork]:
+        """Those that may go, as many of each lane as there are places: the others would be loaded for nothing."""
+        left: dict[str, int] = {}
+        ready = []
+        for row in rows:
+            target, tenant = _calls(row, now)
+            if target:
+                places = left.setdefault(target, self.lanes.target(target).places)
+                of_tenant = left.setdefault(row.lane, self.lanes.places(target, tenant))
+                if min(places, of_tenant) <= 0 or not self._may_go(row, now):
+                    self.lanes.wait(target, tenant)
+                    continue
+                left[target], left[row.lane] = places - 1, of_tenant - 1
+            ready.append(row)
+        return ready
+
     def _may_go(self, row: OpenWork, now: datetime) -> bool:
-        if not row.lane or (row.deadline_at is not None and row.deadline_at <= now):
-            return True
-        target, _, tenant = row.lane.rpartition("/")
+        target, tenant = _calls(row, now)
         return not target or self.lanes.hold(target, tenant, now) is None
 
     async def _wake_up(self, row: OpenWork) -> bool:
@@ -543,3 +557,11 @@ class Runtime:
         )
         with suppress(ConcurrencyConflict):
             await self.store.append(Append(stream, 0, (encode(stream, 1, orphan),), touches_work=False))
+
+
+def _calls(row: OpenWork, now: datetime) -> tuple[str, str]:
+    """The target and the tenant of the call that a due row waits for; none where it waits for no place."""
+    if row.deadline_at is not None and row.deadline_at <= now:
+        return "", ""
+    target, _, tenant = row.lane.rpartition("/")
+    return target, tenant

@@ -35,6 +35,11 @@ LEASE_S = 15.0
 
 _IN_FLIGHT = open_work.c.in_flight
 _RUNS: TypeAdapter[tuple[str, ...]] = TypeAdapter(tuple[str, ...])
+HAND_BACK = """
+UPDATE open_work SET owner = '', due_at = %b
+  FROM unnest(%b::bytea[], %b::int[]) AS handed(stream_id, epoch)
+ WHERE open_work.stream_id = handed.stream_id AND open_work.epoch = handed.epoch AND owner = %s
+"""
 T = TypeVar("T")
 
 NOW = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
@@ -166,10 +171,8 @@ class PostgresStore(SqlStore):
         owner, at = self.owner, microseconds(due_at)
 
         def give_back(writer: LogWriter) -> None:
-            for row in rows:
-                still_ours = open_work.c.stream_id == row.stream_id.bytes, open_work.c.epoch == row.epoch
-                back = update(open_work).where(*still_ours, open_work.c.owner == owner).values(owner="", due_at=at)
-                writer.connection.execute(back)
+            handed = [row.stream_id.bytes for row in rows], [row.epoch for row in rows]
+            writer.connection.exec_driver_sql(HAND_BACK, (at, *handed, owner))
 
         await self._write_as_worker(give_back)
 
