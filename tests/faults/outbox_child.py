@@ -13,6 +13,7 @@ relay.KEEP_EVERY_S = 0.02
 
 def _keep_early() -> None:
     """Planted: the checkpoint is that of what was read, not of what was taken."""
+    relay.KEEP_EVERY_S = 0
     Window.checkpoint = property(lambda self: self.read_to)  # type: ignore[method-assign,assignment]
 
 

@@ -64,7 +64,7 @@ async def killed_again_and_again(folder: Path, *planted: str) -> tuple[Received,
     async with receiver(answer) as received:
         settings = {"store": store, "provider": "local:", **told_at(received)}
         for _ in range(1 if planted else KILLS):
-            left = chance.randrange(5, 40)
+            left = chance.randrange(5, 40) if not planted else 3 * APPOINTMENTS
             victim = await started(settings, *planted)
             async with asyncio.timeout(30):
                 await victim.wait()
