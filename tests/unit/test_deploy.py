@@ -45,13 +45,13 @@ def test_the_example_settings_are_settings_and_keep_their_limits() -> None:
 
 
 def test_the_commands_that_unit_and_image_start_are_understood() -> None:
-    unit = (DEPLOY / "appointments.service").read_text("utf-8")
+    units = [(DEPLOY / f"appointments{which}.service").read_text("utf-8") for which in ("", "-worker@")]
     image = (DEPLOY / "Containerfile").read_text("utf-8")
-    starts = re.search(r"^ExecStart=\S+/appointments (.*)$", unit, re.MULTILINE)
+    starts = [re.search(r"^ExecStart=\S+/appointments (.*)$", unit, re.MULTILINE) for unit in units]
     runs = re.search(r"^CMD \[(.*)\]$", image, re.MULTILINE)
-    assert starts is not None
+    assert all(starts)
     assert runs is not None
-    for words in (shlex.split(starts[1]), shlex.split(runs[1].replace(",", " "))):
+    for words in (*(shlex.split(start[1]) for start in starts), shlex.split(runs[1].replace(",", " "))):
         told = CliRunner().invoke(app, [*words, "--help"])
         assert told.exit_code == 0, told.output
         refused = CliRunner().invoke(app, [*words, "--no-such-option"])
