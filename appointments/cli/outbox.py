@@ -11,7 +11,7 @@ from appointments.cli.command import command
 from appointments.cli.ending import ExitCode
 from appointments.cli.read import reading
 from appointments.cli.session import Session
-from appointments.outbox.dead_letters import DeadLetter, ask_again, consumer, dead_by_sink, dead_letters
+from appointments.outbox.dead_letters import ask_again, consumer, dead_by_sink, dead_letters
 from domain.commands import Reason, parse
 from domain.errors import InvalidFields
 from domain.provider import Value
@@ -73,7 +73,7 @@ async def letters(session: Session, sink: Sink = None) -> ExitCode:
     table.columns[0].no_wrap = True
     for one in found:
         given_up = f"{one.abandoned_at:%Y-%m-%d %H:%M:%S} UTC"
-        cells = (one.id, one.sink, given_up, one.attempts, one.reason, _stands(one))
+        cells = (one.id, one.sink, given_up, one.attempts, one.reason, one.stands)
         table.add_row(*(Text(str(cell)) for cell in cells))
     session.answer([one.model_dump(mode="json") for one in found], table if found else Text("no dead letters"))
     return ExitCode.DONE
@@ -93,7 +93,7 @@ async def redeliver(
     bootstrap.check_exists(settings)
     store = await bootstrap.open_store(settings)
     try:
-        waiting = [one for one in await dead_letters(store, settings.tenant, sink) if _stands(one) == "dead"]
+        waiting = [one for one in await dead_letters(store, settings.tenant, sink) if one.stands == "dead"]
         unknown = set(ids or ()).difference(one.id for one in waiting)
         if unknown:
             raise InvalidFields(
@@ -108,9 +108,3 @@ async def redeliver(
     told = [{"id": one.id, "sink": one.sink} for one in asked]
     session.answer(told, Text(f"{len(told)} to be told again"))
     return ExitCode.DONE
-
-
-def _stands(one: DeadLetter) -> str:
-    if one.told_again:
-        return "told again"
-    return "to be told again" if one.asked_at is not None and one.asked_at >= one.abandoned_at else "dead"

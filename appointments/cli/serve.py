@@ -78,9 +78,10 @@ async def serve(
         everybody = Principal(tenant=settings.tenant, actor="dev", role=Role.ADMIN) if dev else None
         access = Access(tokens, Throttle(settings.http_rate, settings.http_burst), clock.now, everybody)
         app = application(desk, access, clock.now)
-        await stack.enter_async_context(desk.outbox())
+        up, drain_s = partial(_tell, session, url(opened), dev), settings.http_drain_ms / 1_000
         try:
-            await serve_http(app, opened, partial(_tell, session, url(opened), dev), settings.http_drain_ms / 1_000)
+            async with desk.outbox():
+                await serve_http(app, opened, up, drain_s)
         except asyncio.CancelledError:  # the way to end it
             uncancel()
             await desk.runtime.drain(settings.drain_ms / 1_000)

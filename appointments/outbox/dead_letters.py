@@ -6,6 +6,7 @@ An operator's wish to have one told again is the next event of that stream; the 
 from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import datetime
+from typing import Literal
 from uuid import UUID
 
 from appointments.outbox.cloudevents import event_id
@@ -33,8 +34,7 @@ class DeadLetter(Value):
     reason: str
     asked_at: datetime | None = None
     """When an operator last wanted it to be told again."""
-    told_again: bool = False
-    """It was: the subscriber has it."""
+    stands: Literal["dead", "to be told again", "told again"] = "dead"
 
 
 async def abandon(store: Store, gone: DeliveryAbandoned) -> None:
@@ -79,7 +79,7 @@ async def dead_letters(store: Store, tenant: str, sink: str | None = None) -> li
             continue
         if isinstance(event, RedeliveryRequested):
             if stream in found:
-                found[stream] = found[stream].model_copy(update={"asked_at": event.at})
+                found[stream] = found[stream].model_copy(update={"asked_at": event.at, "stands": "to be told again"})
                 asked_in[stream] = position
             continue
         asked_in.pop(stream, None)
@@ -93,13 +93,13 @@ async def dead_letters(store: Store, tenant: str, sink: str | None = None) -> li
     reached = {letter.sink: await store.checkpoint(consumer(letter.sink)) or 0 for letter in found.values()}
     for stream, position in asked_in.items():
         if position <= reached[found[stream].sink]:
-            found[stream] = found[stream].model_copy(update={"told_again": True})
+            found[stream] = found[stream].model_copy(update={"stands": "told again"})
     return list(found.values())
 
 
 async def dead_by_sink(store: Store, tenant: str) -> Counter[str]:
     """How many each subscriber of a tenant has that it was not told again."""
-    return Counter(letter.sink for letter in await dead_letters(store, tenant) if not letter.told_again)
+    return Counter(letter.sink for letter in await dead_letters(store, tenant) if letter.stands != "told again")
 
 
 def consumer(sink: str) -> str:

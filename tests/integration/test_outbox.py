@@ -195,7 +195,7 @@ async def test_a_poison_event_blocks_nobody_is_kept_and_can_be_told_again() -> N
         await until(lambda: caught_up(store, "a"))
         assert Counter(received.ids)[poison] == 1
         (letter,) = await dead_letters(store, "default")
-        assert letter.told_again
+        assert letter.stands == "told again"
     assert received.events[-1]["data"]["version"] == 3
 
 
@@ -215,7 +215,7 @@ async def test_what_is_not_taken_again_is_a_dead_letter_again_and_no_loop() -> N
         for asked in (1, 2):
             await until(lambda: caught_up(store, "a"))
             (letter,) = await dead_letters(store, "default")
-            assert not letter.told_again
+            assert letter.stands == "dead"
             assert calls[poison] == asked * QUICK.attempts_max
             await ask_again(store, letter, "default", "op", "perhaps", T0)
         await until(lambda: caught_up(store, "a"))
