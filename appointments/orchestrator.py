@@ -59,6 +59,7 @@ from projections.figures_query import hours as read_hours
 from projections.figures_query import read as read_figures
 from projections.figures_report import FiguresReport, HourFigures
 from projections.health import Health, health
+from projections.ownership import tenant_of
 from projections.pulse import OVERDUE_MAX, BreakerState, Pulse, overdue
 from projections.reconciliation.bookmarks import Bookmarks
 from projections.reconciliation.healing import Cure, plan
@@ -372,7 +373,9 @@ class Orchestrator:
 
     async def replay(self, id: UUID | str, *, tenant: str | None = None) -> Replay:
         """Decide again what was decided, and compare it with what was recorded. Raises `UnknownAppointment`."""
-        return await Auditor(self._parts.store).replay(_uuid(id), tenant or self.settings.tenant)
+        appointment = _uuid(id)
+        await _check_owner(self._parts.store, appointment, tenant or self.settings.tenant)
+        return await Auditor(self._parts.store).replay(appointment)
 
     async def state_at(
         self, id: UUID | str, *, version: int | None = None, at: datetime | str | None = None, tenant: str | None = None
@@ -499,10 +502,8 @@ class Orchestrator:
         return view(state, wake, turned.replayed) if wake else await self._seen(state, turned.replayed)
 
     async def _state(self, id: UUID, tenant: str | None) -> State:
-        state = await self._runtime.load(id)
-        if not state.version or state.tenant != (tenant or self.settings.tenant):
-            raise UnknownAppointment(f"there is no appointment {id}")
-        return state
+        await _check_owner(self._parts.store, id, tenant or self.settings.tenant)
+        return await self._runtime.load(id)
 
     async def _seen(self, state: State, replayed: bool = False) -> Appointment:
         work = await self._parts.store.work(state.id)
@@ -546,19 +547,23 @@ async def rebuild(views: Views, names: Collection[str], progress: Progress | Non
     return Rebuilt(projections=tuple(name for name in views.names if not names or name in names), position=position)
 
 
-async def _stream(store: Store, id: UUID, tenant: str) -> list[tuple[RecordedEvent, e.Event]]:
-    stream = [(recorded, decode(recorded)) for recorded in await store.events(id)]
-    first = stream[0][1] if stream else None
-    if not isinstance(first, e.Beginning) or first.tenant != tenant:
+async def _check_owner(store: Store, id: UUID, tenant: str) -> None:
+    """Before anything else is read: a history of somebody else's that cannot be read is unknown like any other."""
+    if await tenant_of(store, id) != tenant:
         raise UnknownAppointment(f"there is no appointment {id}")
-    return stream
+
+
+async def _stream(store: Store, id: UUID, tenant: str) -> list[tuple[RecordedEvent, e.Event]]:
+    await _check_owner(store, id, tenant)
+    return [(recorded, decode(recorded)) for recorded in await store.events(id)]
 
 
 async def trail(store: Store, id: UUID, tenant: str) -> tuple[AuditEvent, ...]:
     """The audit trail of one appointment. Raises `UnknownAppointment`."""
     stream = await _stream(store, id, tenant)
     first = stream[0][1]
-    assert isinstance(first, e.Beginning)
+    if not isinstance(first, e.Beginning):
+        raise HistoryError(f"appointment {id} begins with {first.type}")
     return audit_trail(stream, first.correlation_id or str(id))
 
 

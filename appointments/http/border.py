@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from appointments.http.problems import Refusal, told
 from appointments.http.standing import Standing
-from domain.errors import StoreUnavailable
+from domain.errors import HistoryError, StoreUnavailable
 
 BODY_MAX = 64 * 1024
 BODY_WITHIN_S = 10.0
@@ -49,7 +49,7 @@ class Border:
             if isinstance(fault, StoreUnavailable):
                 self._standing.refused(self._now())
             answer = told(fault)
-            if answer.status_code >= 500 and not isinstance(fault, StoreUnavailable | Refusal):
+            if answer.status_code >= 500 and not isinstance(fault, StoreUnavailable | HistoryError | Refusal):
                 told_of = {"message": f"{scope['method']} {scope['path']} failed", "exception": fault}
                 asyncio.get_running_loop().call_exception_handler(told_of)
             if body.answered:

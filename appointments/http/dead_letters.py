@@ -1,11 +1,12 @@
 """Dead letters: what no program takes up any more. Found by reading on in the log from where it was read last.
 
-Orphan callbacks belong to no tenant: that of the settings sees them, and so it does the events that nobody can read.
+Orphan callbacks belong to no tenant: that of the settings sees them, and so it does that there are events of which
+nobody can tell whose they are; of those it is told no id.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -13,13 +14,15 @@ from uuid import UUID
 from appointments.orchestrator import Orchestrator
 from appointments.views import AppointmentBody, AppointmentFilter
 from domain.errors import HistoryError
-from domain.events import Beginning, OrphanCallbackReceived
+from domain.events import OrphanCallbackReceived
 from domain.provider import BookingStatus, Value
+from projections.ownership import tenant_of
 from store.mapper import decode
-from store.port import RecordedEvent, Store
+from store.port import RecordedEvent
 
 SHOWN_MAX = 200
 PAGE = 500
+UNTOLD = "nobody can tell whose it is; `appointments check` names it"
 
 
 class OrphanCallback(Value):
@@ -38,7 +41,8 @@ class UndecodableEvent(Value):
     """An event that this program cannot read; its appointment is left alone."""
 
     position: int
-    appointment: UUID
+    appointment: UUID | None
+    """None where nobody can tell whose it is: `appointments check` names it."""
     version: int
     type: str
     detail: str
@@ -61,7 +65,8 @@ class LetterBox:
         self._desk, self._store = desk, desk.runtime.store
         self._position = 0
         self._orphans: deque[OrphanCallback] = deque(maxlen=SHOWN_MAX)
-        self._undecodable: deque[tuple[str, UndecodableEvent]] = deque(maxlen=SHOWN_MAX)
+        self._undecodable: dict[str | None, deque[UndecodableEvent]] = {}
+        """By tenant: a tenant with many pushes out nobody else's. None: whose they are cannot be told."""
         self._one_at_a_time = asyncio.Lock()
 
     async def of(self, tenant: str) -> DeadLetters:
@@ -73,11 +78,14 @@ class LetterBox:
         return DeadLetters.model_construct(
             parked=page.items,
             orphan_callbacks=tuple(self._orphans) if home else (),
-            undecodable_events=tuple(
-                event for whose, event in self._undecodable if whose == tenant or (home and not whose)
-            ),
+            undecodable_events=tuple(self._unreadable(tenant, home)),
             undelivered=(),
         )
+
+    def _unreadable(self, tenant: str, home: bool) -> Iterable[UndecodableEvent]:
+        nobody_s = self._undecodable.get(None, ()) if home else ()
+        found = sorted((*self._undecodable.get(tenant, ()), *nobody_s), key=lambda event: event.position)
+        return found[-SHOWN_MAX:]
 
     async def _read_on(self) -> None:
         while batch := await self._store.log(self._position, PAGE):
@@ -87,14 +95,15 @@ class LetterBox:
 
     async def _keep(self, recorded: RecordedEvent, found: OrphanCallbackReceived | str) -> None:
         if isinstance(found, str):
+            tenant = await tenant_of(self._store, recorded.stream_id)
             event = UndecodableEvent(
                 position=recorded.position,
-                appointment=recorded.stream_id,
+                appointment=recorded.stream_id if tenant is not None else None,
                 version=recorded.version,
                 type=recorded.type[:128],
-                detail=found[:300],
+                detail=found[:300] if tenant is not None else UNTOLD,
             )
-            self._undecodable.append((await _tenant(self._store, recorded.stream_id), event))
+            self._undecodable.setdefault(tenant, deque(maxlen=SHOWN_MAX)).append(event)
             return
         fields: dict[str, Any] = found.model_dump(include=set(OrphanCallback.model_fields))
         self._orphans.append(OrphanCallback(position=recorded.position, received_at=found.at, **fields))
@@ -111,12 +120,3 @@ def _faulty(batch: Sequence[RecordedEvent]) -> list[tuple[RecordedEvent, OrphanC
         if isinstance(event, OrphanCallbackReceived):
             found.append((recorded, event))
     return found
-
-
-async def _tenant(store: Store, stream: UUID) -> str:
-    """Whose stream it is; "" where not even that can be read."""
-    try:
-        first = decode((await store.events(stream, limit=1))[0])
-    except HistoryError:
-        return ""
-    return first.tenant if isinstance(first, Beginning) else ""

@@ -5,9 +5,10 @@ import json
 import os
 import re
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ BOOKING = {
     "summary": "Check-up",
 }
 JSON = "Content-Type: application/json"
+NOW = WallClock().now
 
 
 @dataclass(frozen=True)
@@ -112,17 +114,23 @@ async def _write(writer: asyncio.StreamWriter, sent: bytes) -> None:
 
 @asynccontextmanager
 async def serving(
-    *, provider: Provider | None = None, tokens: TokenFile | None = None, rate: float | None = None
+    *,
+    provider: Provider | None = None,
+    tokens: TokenFile | None = None,
+    rate: float | None = None,
+    burst: int = 1,
+    store: str = "memory:",
+    now: Callable[[], datetime] = NOW,
 ) -> AsyncIterator[int]:
-    """The port of the whole application in this process, on a store in memory; without `tokens` it asks for none."""
-    settings = Settings(store="memory:", provider="local:", log_level="error", callback_secret=SECRET)
-    clock, up = WallClock(), asyncio.Event()
+    """The port of the whole application in this process; without `tokens` it asks for none. `now`: of its door."""
+    settings = Settings(store=store, provider="local:", log_level="error", callback_secret=SECRET)
+    up = asyncio.Event()
     everybody = None if tokens else Principal(tenant="default", actor="tester", role=Role.ADMIN)
     with listen("127.0.0.1", 0) as opened, closing(tokens or TokenFile(None)) as known:
         providers = (provider,) if provider else ()
         async with Orchestrator.open(settings, providers=providers, listen=False) as desk:
-            access = Access(known, Throttle(rate, 1), clock.now, everybody)
-            task = asyncio.create_task(serve(application(desk, access, clock.now), opened, up.set))
+            access = Access(known, Throttle(rate, burst), now, everybody)
+            task = asyncio.create_task(serve(application(desk, access, now), opened, up.set))
             await up.wait()
             try:
                 yield opened.getsockname()[1]
