@@ -230,8 +230,6 @@ def make_outbox(parts: "Parts", further: Sequence["Subscriber"] = ()) -> "Outbox
         )
         for name, told in settings.subscriptions.items()
     ]
-    if len({one.name for one in (*named, *further)}) < len(named) + len(further):
-        raise InvalidFields("two subscribers have one name", (("/subscriptions", "not unique"),))
 
     def trace_of(state: Appointment) -> str | None:
         return state.traceparent if tracing is None else str(course(state, tracing.ratio)[0])

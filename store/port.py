@@ -124,6 +124,8 @@ class Store(Protocol):
 
     lease_s: float | None = None
     """None: one process has this store. Else how long a worker may be silent before it is declared dead (seconds)."""
+    owner: str = ""
+    """The name under which this handle works; another one as soon as its worker was declared dead and came back."""
 
     async def append(self, entry: Append) -> int:
         """Make it durable, then return the position of its last event (0 when it has none).

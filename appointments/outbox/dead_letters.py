@@ -44,7 +44,7 @@ async def abandon(store: Store, gone: DeliveryAbandoned) -> None:
         known = await store.events(stream)
         if known and known[-1].type == DeliveryAbandoned.type:
             return
-        event = encode(stream, len(known) + 1, gone.model_copy(update={"reason": gone.reason[:REASON_MAX]}))
+        event = encode(stream, len(known) + 1, gone.model_copy(update={"reason": _short(gone.reason)}))
         try:
             await store.append(Append(stream, len(known), (event,), touches_work=False))
         except ConcurrencyConflict:
@@ -105,6 +105,11 @@ async def dead_by_sink(store: Store, tenant: str) -> Counter[str]:
 def consumer(sink: str) -> str:
     """The name of a subscriber's checkpoint, and of the right to move it."""
     return f"outbox:{sink}"
+
+
+def _short(reason: str) -> str:
+    """What every store can keep of it: it may be a broker's word."""
+    return reason.encode("ascii", "backslashreplace").decode()[:REASON_MAX].replace("\0", "")
 
 
 async def _told(store: Store) -> AsyncIterator[tuple[int, UUID, DeliveryAbandoned | RedeliveryRequested]]:

@@ -1,7 +1,8 @@
 """Tells a NATS JetStream: one message for each event, CloudEvents in structured mode, acknowledged by the stream.
 
-`Nats-Msg-Id` is the event's id: what is told twice within the stream's window for duplicates is kept once. The stream
-itself, its limits and its consumers are the broker's owner's: none is made here.
+`Nats-Msg-Id` is the subject and the event's id: what is told twice within the stream's window for duplicates is kept
+once, and what two subscriptions tell the same stream is kept for both. The stream itself, its limits and its consumers
+are the broker's owner's: none is made here.
 """
 
 import asyncio
@@ -15,6 +16,8 @@ from appointments.outbox.cloudevents import CONTENT_TYPE, CloudEvent
 from appointments.outbox.sink import Accepted, Answer, Away, Refused, Sink
 
 CONNECT_S = 2
+PING_S = 5
+"""How often a broker is asked whether it is there; one that does not answer twice is dialled anew."""
 
 
 class JetStream(Sink):
@@ -27,7 +30,7 @@ class JetStream(Sink):
 
     async def deliver(self, event: CloudEvent) -> Answer:
         """Publish it, and wait until the stream has it."""
-        headers = {"Nats-Msg-Id": event.id, "Content-Type": CONTENT_TYPE}
+        headers = {"Nats-Msg-Id": f"{self._subject}.{event.id}", "Content-Type": CONTENT_TYPE}
         if event.traceparent is not None:
             headers["traceparent"] = event.traceparent
         subject = f"{self._subject}.{event.type}.{event.subject}"
@@ -60,6 +63,8 @@ class JetStream(Sink):
                     max_reconnect_attempts=1,  # of the first connection; by default it is tried for two minutes
                     reconnect_time_wait=0,
                     connect_timeout=CONNECT_S,
+                    ping_interval=PING_S,
+                    max_outstanding_pings=2,
                     error_cb=_told_otherwise,
                 )
             return self._client

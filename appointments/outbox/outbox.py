@@ -1,12 +1,15 @@
 """All relays of one store: they run side by side, so that a subscriber that is slow or down delays nobody else."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 
 from appointments.outbox.relay import Fact, Relay, TraceOf
 from appointments.outbox.sink import Subscriber
+from appointments.outbox.subscription import NAME, TYPES
+from domain.errors import InvalidFields
 from store.port import Store
 
 
@@ -22,6 +25,8 @@ class Outbox:
         trace_of: TraceOf = lambda _: None,
         fact: Fact = lambda *_, **__: None,
     ) -> None:
+        """Raises `InvalidFields` for a name that is none or that two of them have, and for a type that no event has."""
+        _check(subscribers)
         self._store = store
         self._relays = [Relay(store, one, source, now, trace_of, fact) for one in subscribers]
 
@@ -49,3 +54,18 @@ class Outbox:
     def _wake(self) -> None:
         for relay in self._relays:
             relay.wake()
+
+
+def _check(subscribers: Sequence[Subscriber]) -> None:
+    names = [one.name for one in subscribers]
+    for one in subscribers:
+        if not re.fullmatch(NAME, one.name):
+            raise _invalid(f"{one.name!r} is no name of a subscriber: up to 40 small letters, digits and dashes")
+        if names.count(one.name) > 1:
+            raise _invalid(f"two subscribers have one name: {one.name}")
+        if unknown := sorted(one.types - TYPES):
+            raise _invalid(f"subscriber {one.name}: no event has the type {unknown[0]!r}")
+
+
+def _invalid(why: str) -> InvalidFields:
+    return InvalidFields(why, (("/subscriptions", why),))

@@ -37,7 +37,7 @@ TraceOf = Callable[[Appointment], str | None]
 
 
 class Superseded(Exception):
-    """Somebody else has moved the checkpoint: this relay was taken for dead."""
+    """This relay was taken for dead: somebody else has moved the checkpoint, or this process came back anew."""
 
 
 class Relay:
@@ -56,12 +56,14 @@ class Relay:
         self._store, self._source, self._now, self._trace_of, self._fact = store, source, now, trace_of, fact
         self._consumer = consumer(subscriber.name)
         self._news, self._stop = asyncio.Event(), asyncio.Event()
+        self._committed = False
         self._kept = 0
         self._kept_at_s = 0.0
         self._was_down = False
 
     def wake(self) -> None:
         """Something may have been committed."""
+        self._committed = True
         self._news.set()
 
     def stop(self) -> None:
@@ -73,17 +75,21 @@ class Relay:
         """Relay until `stop`; whatever happens to the store, it goes on once that answers again."""
         try:
             while not self._stop.is_set():
+                worker = self._store.owner
                 try:
                     async with self._store.exclusive(self._consumer) as ours:
                         if ours:
-                            await self._walk()
+                            await self._walk(worker)
                 except Exception as fault:
                     self._fact("outbox_interrupted", target=self.subscriber.name, reason=type(fault).__name__)
                 await _wait(self._stop, POLL_S)
         finally:
-            await self.subscriber.sink.close()
+            try:
+                await self.subscriber.sink.close()
+            except Exception as fault:  # the others are to end as well
+                self._fact("outbox_interrupted", target=self.subscriber.name, reason=type(fault).__name__)
 
-    async def _walk(self) -> None:
+    async def _walk(self, worker: str) -> None:
         loop = asyncio.get_running_loop()
         window = Window(self.subscriber.retry, self.subscriber.concurrency, await self._begin())
         states = RecentStates()
@@ -91,7 +97,10 @@ class Relay:
         read_at_s, more = 0.0, True
         try:
             while not self._stop.is_set():
+                if self._store.owner != worker:
+                    raise Superseded
                 self._news.clear()
+                more, self._committed = more or self._committed, False
                 if more and not window.full and loop.time() >= read_at_s:
                     more = await self._read(window, states)
                     read_at_s = loop.time() if more else loop.time() + GATHER_S
@@ -162,12 +171,17 @@ class Relay:
             stream = recorded.stream_id
             if stream not in folded.unreadable or recorded.position in read:
                 continue
+            if self.subscriber.types and recorded.type not in self.subscriber.types:
+                continue
             if await _tenant(self._store, stream) == self.subscriber.tenant:
                 await self._abandon(stream, recorded.version, 0, "it cannot be read")
 
     async def _tell(self, delivery: Delivery) -> Answer:
         try:
-            return await self.subscriber.sink.deliver(delivery.event)
+            async with asyncio.timeout(self.subscriber.timeout_s):
+                return await self.subscriber.sink.deliver(delivery.event)
+        except TimeoutError:
+            return Away("no answer in time")
         except Exception as fault:  # a function that does not take this event; what it says may name somebody
             return Refused(f"raised {type(fault).__name__}")
 
@@ -187,7 +201,7 @@ class Relay:
         if window.down is self._was_down:
             return
         self._was_down = window.down
-        if isinstance(answer, Away):
+        if window.down and isinstance(answer, Away):
             self._fact("subscriber_down", target=self.subscriber.name, reason=answer.reason)
         else:
             self._fact("subscriber_up", target=self.subscriber.name)

@@ -10,6 +10,8 @@ from domain.definition import RetryPolicy
 RETRY = RetryPolicy(attempts_max=8, backoff_ms=1_000, backoff_max_ms=60_000)
 """About two minutes until an event that is refused is put to the dead letters."""
 CONCURRENCY = 8
+TIMEOUT_S = 90.0
+"""Longer than any timeout that the settings take: it ends what has none of its own."""
 REASON_MAX = 300
 
 
@@ -64,6 +66,8 @@ class Subscriber:
     """Appointments whose events are told at once."""
     from_beginning: bool = False
     """A new subscriber is told everything in the log, not only what comes from now on."""
+    timeout_s: float = TIMEOUT_S
+    """What takes longer than that is ended, and counts as a failure."""
 
 
 class Handler(Sink):

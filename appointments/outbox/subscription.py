@@ -13,7 +13,8 @@ from domain.definition import RetryPolicy
 from domain.events import DECISIONS, FACTS
 from domain.provider import Value
 
-SinkName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,40}$")]
+NAME = r"^[a-z0-9-]{1,40}$"
+SinkName = Annotated[str, StringConstraints(pattern=NAME)]
 TYPES = frozenset(event.type for event in (*FACTS, *DECISIONS))
 SECRET_BYTES = (24, 64)
 """Standard Webhooks 1.0."""
@@ -44,7 +45,7 @@ class Subscription(Value):
     """Such as `appointment-confirmed.v1`; none: all."""
     since: Literal["now", "beginning"] = "now"
     """Where a new subscription begins."""
-    concurrency: int = Field(default=CONCURRENCY, ge=1, le=256)
+    concurrency: int = Field(default=CONCURRENCY, ge=1, le=100)
     """Appointments whose events are told at once."""
     timeout_ms: int = Field(default=10_000, ge=10, le=60_000)
     retry: RetryPolicy = RETRY

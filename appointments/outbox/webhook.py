@@ -4,9 +4,13 @@ Structured, so that the signature is over everything that is told. Private netwo
 open them.
 """
 
-from collections.abc import Callable
+import asyncio
+import socket
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 
 from aiohttp import ClientError, ClientSession, ClientTimeout
 from standardwebhooks.webhooks import Webhook as Signature
@@ -33,20 +37,20 @@ class Webhook(Sink):
         outbound: Outbound,
         now: Callable[[], datetime],
         timeout_s: float,
-        session: Callable[[], ClientSession] | None = None,
     ) -> None:
         """`secret`: one, or two with a space between while it is changed. Raises `InvalidFields` for the address."""
         outbound.check(url)
         self._url, self._now = url, now
         self._signatures = tuple(Signature(one) for one in secret.split())
         self._timeout = ClientTimeout(total=timeout_s)
-        self._open = session or outbound.session
+        self._outbound = outbound
         self._session: ClientSession | None = None
+        self._names = ThreadPoolExecutor(1, "webhook-name")
 
     async def deliver(self, event: CloudEvent) -> Answer:
         """POST it; any 2xx is enough."""
         if self._session is None:
-            self._session = self._open()
+            self._session = self._outbound.session(self._resolve)
         body = event.model_dump_json()
         try:
             async with self._session.post(
@@ -62,13 +66,20 @@ class Webhook(Sink):
                 return judged(answer.status, (wait_ms or 0) / 1_000)
         except TimeoutError:
             return Away("no answer in time")
-        except (ClientError, OSError) as fault:
-            return Away(f"no answer: {fault}")
+        except (ClientError, OSError, UnicodeError) as fault:  # the last for a name that no name server can be asked
+            return Away(f"no answer: {_told(fault)}")
 
     async def close(self) -> None:
         """Free connections."""
         if self._session is not None:
             await self._session.close()
+        self._names.shutdown(wait=False, cancel_futures=True)
+
+    async def _resolve(self, host: str) -> Sequence[str]:
+        """Its addresses. A look-up cannot be cut short: it holds up this subscriber, and no thread of anybody else."""
+        look_up = partial(socket.getaddrinfo, host, None, type=socket.SOCK_STREAM)
+        found = await asyncio.get_running_loop().run_in_executor(self._names, look_up)
+        return tuple(dict.fromkeys(str(address[0]) for *_, address in found))
 
     def _headers(self, event: CloudEvent, body: str) -> dict[str, str]:
         at = self._now()
@@ -89,3 +100,8 @@ def judged(status: int, retry_s: float) -> Answer:
     if 400 <= status < 500 and status not in OF_THE_ADDRESS:
         return Refused(f"answered {status}", retry_s)
     return Away(f"answered {status}", retry_s)
+
+
+def _told(fault: Exception) -> str:
+    """Why there was no answer, for the log: neither what a stranger has sent, nor the path, which may be a secret."""
+    return str(fault) if isinstance(fault, OSError) else type(fault).__name__

@@ -2,17 +2,23 @@
 
 import asyncio
 import json
+import re
+import socket
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
+from aiohttp import web
 
+from appointments.outbox import jetstream as jetstream_module
 from appointments.outbox.cloudevents import CONTENT_TYPE, CloudEvent
 from appointments.outbox.jetstream import JetStream
-from appointments.outbox.sink import Accepted, Away, Handler, Refused, Sink
+from appointments.outbox.sink import Accepted, Answer, Away, Handler, Refused, Sink
 from appointments.outbox.webhook import Webhook
 from providers.outbound import Outbound
 from saga.clock import WallClock
@@ -30,6 +36,11 @@ pytestmark = pytest.mark.evidence(
 
 ONE, TWO = UUID(int=1), UUID(int=2)
 TIMEOUT_S = 2.0
+
+
+def private(port: int) -> Outbound:
+    """Rules that let loopback be told, at this port."""
+    return Outbound(frozenset({port}), private=True)
 
 
 class Place:
@@ -172,6 +183,111 @@ async def test_a_webhook_that_does_not_answer_in_time_is_away() -> None:
         await sink.close()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [b"Jane Doe 03.03.2031\r\n\r\n", b"HTTP/1.1 200 OK\r\nJane Doe\r\n\r\n", b"HTTP/1.1 9999 Jane\r\n\r\n", b""],
+)
+async def test_neither_a_strangers_words_nor_a_secret_in_the_path_get_into_what_is_kept(words: bytes) -> None:
+    async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(words)
+        writer.close()
+
+    async with await asyncio.start_server(say, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        sink = Webhook(f"http://127.0.0.1:{port}/events?token=hush", SECRET, private(port), WallClock().now, TIMEOUT_S)
+        answer = await sink.deliver(event_of(ONE))
+        await sink.close()
+    assert isinstance(answer, Away)
+    assert answer.reason.startswith("no answer: ")
+    assert not {"Jane", "hush"} & set(re.split(r"\W+", answer.reason))
+
+
+async def test_a_name_server_that_does_not_answer_takes_no_thread_from_anybody_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answered = threading.Event()
+    real = socket.getaddrinfo
+
+    def ask(host: str, *args: Any, **more: Any) -> Any:
+        if host == "crm.example.org":
+            answered.wait(20)
+            raise socket.gaierror("no answer")
+        return real(host, *args, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", ask)
+    sink = Webhook("https://crm.example.org/events", SECRET, Outbound(), WallClock().now, 0.3)
+    loop = asyncio.get_running_loop()
+    try:
+        with ThreadPoolExecutor(4) as everybodys:
+            loop.set_default_executor(everybodys)
+            waiting = [asyncio.create_task(sink.deliver(event_of(UUID(int=n)))) for n in range(8)]
+            await asyncio.sleep(0.1)
+            async with asyncio.timeout(2):
+                assert await asyncio.to_thread(lambda: "read") == "read"
+            assert set(await asyncio.gather(*waiting)) == {Away("no answer in time")}
+    finally:
+        answered.set()
+        await sink.close()
+
+
+@pytest.mark.parametrize("host", [f"{'a' * 64}.example.org", "a..example.org", "xn--a.example.org"])
+async def test_a_name_that_cannot_be_looked_up_is_nobody_there(host: str) -> None:
+    sink = Webhook(f"https://{host}/events", SECRET, Outbound(), WallClock().now, TIMEOUT_S)
+    assert isinstance(await sink.deliver(event_of(ONE)), Away)
+    await sink.close()
+
+
+async def test_a_redirect_is_not_followed() -> None:
+    async with receiver() as elsewhere:
+
+        async def lead_away(_: web.Request) -> web.Response:
+            return web.Response(status=307, headers={"Location": elsewhere.url})
+
+        application = web.Application()
+        application.router.add_post("/events", lead_away)
+        runner = web.AppRunner(application, access_log=None)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        port = runner.addresses[0][1]
+        rules = Outbound(frozenset({port, elsewhere.port}), private=True)
+        sink = Webhook(f"http://127.0.0.1:{port}/events", SECRET, rules, WallClock().now, TIMEOUT_S)
+        assert await sink.deliver(event_of(ONE)) == Away("answered 307")
+        await sink.close()
+        await runner.cleanup()
+        assert (elsewhere.events, elsewhere.unsigned) == ([], 0)
+
+
+async def told_by_a_name_that_changes(monkeypatch: pytest.MonkeyPatch, opened: bool) -> int:
+    """How many of three events a receiver on loopback hears of: its name leads to a public address only at first."""
+    asked = list[str]()
+    real = socket.getaddrinfo
+
+    def ask(host: str, *args: Any, **more: Any) -> Any:
+        if host != "crm.example.org":
+            return real(host, *args, **more)
+        asked.append(host)
+        return real("203.0.113.1" if opened and len(asked) == 1 else "127.0.0.1", *args, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", ask)
+    async with receiver() as received:
+        rules = Outbound(frozenset({received.port}), private=opened)
+        url = f"{'http' if opened else 'https'}://crm.example.org:{received.port}/events"
+        sink = Webhook(url, SECRET, rules, WallClock().now, TIMEOUT_S)
+        for version in (1, 2, 3):
+            await sink.deliver(event_of(ONE, version))
+        await sink.close()
+        return len(received.events) + received.unsigned
+
+
+async def test_a_name_that_leads_into_the_house_is_not_dialled(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert await told_by_a_name_that_changes(monkeypatch, opened=False) == 0
+
+
+async def test_control_where_the_house_is_open_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert await told_by_a_name_that_changes(monkeypatch, opened=True) == 2
+
+
 async def test_a_stream_keeps_once_what_it_is_told_twice_and_files_it_by_type_and_appointment(tmp_path: Path) -> None:
     async with nats_server(tmp_path, port := free_port()) as url:
         await make_stream(url)
@@ -181,7 +297,59 @@ async def test_a_stream_keeps_once_what_it_is_told_twice_and_files_it_by_type_an
         await sink.close()
         kept = await messages(url)
     assert [subject for subject, _, _ in kept] == [f"appointments.appointment-confirmed.v1.{id}" for id in (ONE, TWO)]
-    assert [headers["Nats-Msg-Id"] for _, headers, _ in kept] == [f"{ONE}-7", f"{TWO}-1"]
+    assert [headers["Nats-Msg-Id"] for _, headers, _ in kept] == [f"{SUBJECT}.{ONE}-7", f"{SUBJECT}.{TWO}-1"]
+
+
+async def test_two_subscriptions_that_tell_one_stream_each_have_their_own_there(tmp_path: Path) -> None:
+    async with nats_server(tmp_path, free_port()) as url:
+        await make_stream(url)
+        for subject in (f"{SUBJECT}.crm", f"{SUBJECT}.billing"):
+            sink = JetStream(url, subject, None, TIMEOUT_S)
+            assert await sink.deliver(event_of(ONE, 7)) == Accepted()
+            await sink.close()
+        assert len(await messages(url)) == 2, "by the event's id alone the second would be dropped as a duplicate"
+
+
+async def told_behind_a_gateway_that_falls_silent(folder: Path) -> list[Answer]:
+    """The answers, each at once after the one before, from when the connection leads nowhere; at most twenty."""
+    silent = asyncio.Event()
+    async with nats_server(folder, port := free_port()) as url:
+        await make_stream(url)
+
+        async def pass_on(source: asyncio.StreamReader, target: asyncio.StreamWriter, mute: asyncio.Event) -> None:
+            while data := await source.read(65_536):
+                if not mute.is_set():
+                    target.write(data)
+            target.close()
+
+        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            there, back = await asyncio.open_connection("127.0.0.1", port)
+            mute = asyncio.Event() if silent.is_set() else silent  # a connection that is made later leads there again
+            await asyncio.gather(pass_on(reader, back, mute), pass_on(there, writer, mute))
+
+        gateway = await asyncio.start_server(accept, "127.0.0.1", 0)
+        async with gateway:
+            sink = JetStream(f"nats://127.0.0.1:{gateway.sockets[0].getsockname()[1]}", SUBJECT, None, 0.1)
+            assert await sink.deliver(event_of(ONE, 1)) == Accepted()
+            silent.set()
+            answers: list[Answer] = []
+            while len(answers) < 20 and Accepted() not in answers:
+                answers.append(await sink.deliver(event_of(ONE, 2)))
+            await sink.close()
+            return answers
+
+
+async def test_a_broker_behind_a_connection_that_leads_nowhere_is_dialled_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jetstream_module, "PING_S", 0.2)
+    answers = await told_behind_a_gateway_that_falls_silent(tmp_path)
+    assert (type(answers[0]), answers[-1]) == (Away, Accepted())
+
+
+async def test_control_where_nobody_asks_whether_it_is_there_it_stays_away(tmp_path: Path) -> None:
+    answers = await told_behind_a_gateway_that_falls_silent(tmp_path)
+    assert {type(one) for one in answers} == {Away}
 
 
 async def test_control_without_its_id_a_stream_keeps_it_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
