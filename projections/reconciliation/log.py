@@ -10,6 +10,7 @@ from uuid import UUID
 from domain import events as e
 from domain.errors import HistoryError
 from domain.lifecycle import SETTLED
+from projections.ownership import tenant_of
 from projections.reconciliation.intended import Record, Scope, Story
 from store.mapper import decode
 from store.port import OpenWork, RecordedEvent, Store, whole_log
@@ -24,10 +25,17 @@ class Log:
     places: dict[str, UUID] = field(default_factory=dict)
     """Whose a booking of this calendar is, by the provider's reference: one taken over may bear none of ours."""
     unreadable: set[UUID] = field(default_factory=set)
+    """Of the tenant, in whatever calendar: that cannot be told."""
+    ownerless: set[UUID] = field(default_factory=set)
+    """That cannot be read, not even whose they are."""
 
     def knows(self, id: UUID | None) -> bool:
         """Whether it is an appointment of this log."""
-        return id in self.records or id in self.elsewhere or id in self.unreadable
+        return id in self.records or id in self.unreadable or self.is_another_s(id)
+
+    def is_another_s(self, id: UUID | None) -> bool:
+        """Whether it is none of those that are compared: of it nothing may be told."""
+        return id in self.elsewhere or id in self.ownerless
 
 
 async def read_log(store: Store, scope: Scope) -> Log:
@@ -39,11 +47,13 @@ async def read_log(store: Store, scope: Scope) -> Log:
             story = await _next(store, recorded, stories.get(id), log.records.get(id))
         except HistoryError:
             # Of a first event that cannot be read nobody knows the calendar; whose booking it is, is known by its id.
-            log.unreadable.add(id)
+            whose = await tenant_of(store, id)
+            broken = log.ownerless if whose is None else log.unreadable if whose == scope.tenant else log.elsewhere
+            broken.add(id)
             stories.pop(id, None)
             log.records.pop(id, None)
             continue
-        if story is None or id in log.unreadable:
+        if story is None:
             continue
         if story.state.booking is not None and story.shares(scope):
             log.places[story.state.booking.provider_ref] = id

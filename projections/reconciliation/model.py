@@ -126,7 +126,7 @@ class Report(Value):
     note: str = ""
     """What to know about it: why the whole calendar was read although changes were asked for; that it is empty."""
     listed: int
-    """Bookings that the provider listed."""
+    """Bookings that the provider listed, but for those that the log knows to be another tenant's."""
     strangers: int = 0
     """Bookings that the log does not know; they are among the orphaned."""
     checked_again: int

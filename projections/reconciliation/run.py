@@ -15,6 +15,7 @@ from pydantic import Field
 from domain.commands import Name
 from domain.errors import HistoryError
 from domain.provider import Provider, ProviderBooking, SyncExpired, Value
+from projections.ownership import tenant_of
 from projections.reconciliation.bookmarks import OPEN_MAX, Bookmark, Bookmarks, Subject
 from projections.reconciliation.calendar import Unsure, look
 from projections.reconciliation.classify import Rules, as_intended, classify
@@ -28,6 +29,7 @@ LOOKS_AT_ONCE = 8
 ROUNDS_MAX = 5
 """How often an appointment that keeps changing is read again; after that it is plainly in progress."""
 UNREADABLE = "its history cannot be read"
+OWNERLESS = "a history cannot be read, not even whose it is; `appointments check` names it"
 
 
 class Wanted(Value):
@@ -81,6 +83,9 @@ class _Tally:
     open: list[Subject] = field(default_factory=list)
     """What is to be looked at again next time, changed or not."""
     in_progress: int = 0
+    others: list[Subject] = field(default_factory=list)
+    """What has proved to be none of those that are compared."""
+    ownerless: bool = False
 
     def begin(self, survey: Survey) -> None:
         """What needs no second look."""
@@ -90,6 +95,7 @@ class _Tally:
         if self.with_matched:
             self.findings = [as_intended(record.intended, record.attempted) for record in survey.matched]
         self.unchecked = [Unchecked(appointment=id, reason=UNREADABLE) for id in survey.unreadable]
+        self.ownerless = survey.ownerless
 
     def settle(self, subject: Subject, findings: tuple[Finding, ...]) -> None:
         """An appointment, or a stranger, has been looked at."""
@@ -125,6 +131,7 @@ class _Tally:
     ) -> Report:
         """All of it, the oldest difference first."""
         strangers = sum(finding.appointment is None for finding in self.findings)
+        ownerless = (Unchecked(reason=OWNERLESS),) if self.ownerless else ()
         return Report(
             calendar=scope.calendar,
             provider=scope.provider,
@@ -133,13 +140,13 @@ class _Tally:
             ended=ended,
             mode=mode,
             note=note,
-            listed=survey.listed,
-            checked_again=len(survey.subjects),
+            listed=survey.listed - sum(len(subject.refs) for subject in self.others),
+            checked_again=len(survey.subjects) - len(self.others),
             in_progress=self.in_progress,
             counts={kind: self.counts[kind] for kind in Kind},
             strangers=strangers,
             findings=tuple(sorted(self.findings, key=_age)),
-            unchecked=tuple(self.unchecked),
+            unchecked=(*self.unchecked, *ownerless),
         )
 
 
@@ -180,9 +187,19 @@ async def _settle(at: _Looking, subject: Subject) -> None:
                 return
         at.tally.go_on(subject)
     except HistoryError:
-        at.tally.leave(subject, UNREADABLE)
+        await _leave_unread(at, subject)
     except Unsure as fault:
         at.tally.leave(subject, f"the provider's answer was of no use: {fault}")
+
+
+async def _leave_unread(at: _Looking, subject: Subject) -> None:
+    id = appointment_of(subject.client_ref)
+    whose = await tenant_of(at.sides.store, id) if id else None
+    if whose == at.scope.tenant:
+        at.tally.leave(subject, UNREADABLE)
+        return
+    at.tally.others.append(subject)
+    at.tally.ownerless = at.tally.ownerless or whose is None
 
 
 async def still_there(sides: Sides, scope: Scope, cure: Cure) -> bool:
@@ -204,6 +221,7 @@ async def _settled(at: _Looking, subject: Subject) -> bool:
     id = appointment_of(subject.client_ref)
     record = await read_one(store, id, scope) if id else None
     if record is not None and not record.within:
+        at.tally.others.append(subject)
         return True
     intended = record.intended if record else None
     there = await _there(at.sides.provider, scope, intended, subject)

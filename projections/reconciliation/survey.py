@@ -36,11 +36,14 @@ class Survey:
     """What has to be looked at by itself."""
     matched: list[Record] = field(default_factory=list)
     unreadable: frozenset[UUID] = frozenset()
+    ownerless: bool = False
+    """There is a history that cannot be read, not even whose it is."""
     in_progress: list[Subject] = field(default_factory=list)
     """Unfinished, with nothing wrong as yet."""
     known: int = 0
     """Appointments that the log has in this calendar."""
     listed: int = 0
+    """Bookings there, but for those that the log knows to be somebody else's."""
     token: str | None = None
 
 
@@ -54,7 +57,7 @@ async def read_all(sides: Sides, scope: Scope, rules: Rules, told: Told) -> Surv
         listed, token = listed + len(page.bookings), page.next_token
         told("listing", listed, max(listed, len(sorting.log.records)))
     survey = sorting.survey()
-    survey.listed, survey.token = listed, token
+    survey.token = token
     return survey
 
 
@@ -108,12 +111,16 @@ class _Sorting:
         self._suspects: set[UUID] = set()
         self._resting: set[UUID] = set()
         self._strangers: list[Subject] = []
+        self._listed = 0
 
     def meet(self, booking: ProviderBooking) -> None:
         """One booking is listed."""
         id = appointment_of(booking.client_ref)
         if not self.log.knows(id):
             id = self.log.places.get(booking.provider_ref)
+        if self.log.is_another_s(id):
+            return
+        self._listed += 1
         record = self.log.records.get(id) if id else None
         if id is None or record is None:
             if booking.status in LIVE and id is None:
@@ -138,8 +145,10 @@ class _Sorting:
             [*map(self._subject, self._suspects), *self._strangers],
             matched,
             frozenset(self.log.unreadable),
+            bool(self.log.ownerless),
             in_progress=[self._subject(id) for id in quiet if id not in self._resting],
             known=len(self.log.records),
+            listed=self._listed,
         )
 
     def _subject(self, id: UUID) -> Subject:
