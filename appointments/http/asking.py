@@ -5,11 +5,13 @@ Headers are read here by hand, and described in `openapi.py`: declared one by on
 
 import re
 from dataclasses import dataclass
+from math import ceil
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
+from appointments.access.access import Unauthenticated
 from appointments.access.roles import Permission, Principal
 from appointments.http.door import Door
 from appointments.http.problems import Refusal
@@ -60,13 +62,24 @@ class May(HTTPBearer):
     async def __call__(self, request: Request) -> Visit:  # type: ignore[override]
         """Who asks, once it is clear that it may."""
         at: Door = request.app.state.door
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        who = at.access.authenticate(token.strip() or None if scheme.lower() == "bearer" else None)
-        if (wait_s := at.access.throttle(who.tenant, at.now())) is not None:
-            raise Refusal("too-many-requests", "slow down", {"Retry-After": str(int(wait_s) + 1)})
+        scheme, _, text = request.headers.get("authorization", "").partition(" ")
+        token = text.strip() or None if scheme.lower() == "bearer" else None
+        try:
+            who = at.access.authenticate(token)
+        except Unauthenticated:
+            # Who shows none, to learn how it is asked for, is told that however often.
+            if token is not None:
+                _check_pace(at.access.failed(request.client.host if request.client else "", at.now()))
+            raise
+        _check_pace(at.access.throttle(who.tenant, at.now()))
         if not at.access.allows(who, self._permission):
             raise Refusal("forbidden", f"a {who.role} may not do this: it takes the permission to {self._permission}")
         return Visit(at, who)
+
+
+def _check_pace(wait_s: float | None) -> None:
+    if wait_s is not None:
+        raise Refusal("too-many-requests", "slow down", {"Retry-After": str(max(1, ceil(wait_s)))})
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from appointments.access import throttle
 from appointments.access.throttle import Throttle
 
@@ -38,9 +40,12 @@ def test_without_a_rate_nobody_waits() -> None:
     assert all(door.wait_s("acme", NOON) is None for _ in range(1_000))
 
 
-def test_tenants_that_are_done_are_forgotten(monkeypatch) -> None:
-    monkeypatch.setattr(throttle, "TENANTS_MAX", 100)
+@pytest.mark.parametrize("apart_s", [2, 0], ids=["one after the other", "all at once"])
+def test_only_the_last_ones_are_remembered(monkeypatch: pytest.MonkeyPatch, apart_s: float) -> None:
+    """Also of more than that at once: a stranger chooses its addresses."""
+    monkeypatch.setattr(throttle, "REMEMBERED_MAX", 100)
     door = Throttle(1, 1)
     for n in range(1_000):
-        door.wait_s(f"tenant-{n}", at(n * 2))
-    assert len(door._due) <= 101
+        assert door.wait_s(f"tenant-{n}", at(n * apart_s)) is None
+    assert len(door._due) == 100
+    assert door.wait_s("tenant-999", at(999 * apart_s)) is not None
