@@ -3,52 +3,65 @@
 Every action is a command like any other, with the signed-in person as the actor and a reason.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import datetime
 from pathlib import Path
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.routing import Mount, Route
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from appointments.access.access import Access
 from appointments.access.roles import Permission
-from appointments.console import actions, looks
+from appointments.console import actions, appointment, comparing, letters, looks
 from appointments.console.headers import StrictHeaders
+from appointments.console.sign_in import SignIn
 from appointments.console.site import Site
-from appointments.orchestrator import Orchestrator
+from appointments.http.door import Door
+from domain.errors import AppointmentsError
 
 HERE = Path(__file__).parent
+READ, AUDIT, OPERATE = Permission.READ, Permission.AUDIT, Permission.OPERATE
+RECONCILE, HEAL = Permission.RECONCILE, Permission.HEAL
 
 
-def console(desk: Orchestrator, access: Access, now: Callable[[], datetime], root: str = "/console") -> Starlette:
-    """The console as an application, to be mounted at `root`."""
-    made = Site(desk, access, now, root)
+def console(door: Door, root: str = "/console") -> Starlette:
+    """The console as an application, to be mounted at `root`, behind the same door as the API."""
+    site = Site(door, root)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
-        await made.batches.close()
+        await site.jobs.close()
 
-    one = "/appointments/{id}"
-    act = Permission.OPERATE
-    routes = [
-        made.route("/", looks.overview),
-        made.route("/pulse", looks.pulse),
-        made.route("/appointments", looks.appointments),
-        made.route(one, looks.appointment),
-        made.route(f"{one}/state", looks.state),
-        made.route(f"{one}/replay", looks.replayed, changes=True),
-        made.route(f"{one}/act", actions.act, changes=True, needs=act),
-        made.route("/parked", looks.parked),
-        made.route("/parked/act", actions.act_on_group, changes=True, needs=act),
-        made.route("/batches/{batch:int}", looks.batch),
-        made.route("/batches/{batch:int}/progress", looks.batch_progress),
-        Route("/sign-in", made.sign_in_page, methods=["GET"]),
-        Route("/sign-in", made.sign_in, methods=["POST"]),
-        Route("/sign-out", made.sign_out, methods=["POST"]),
+    handlers = {HTTPException: site.refused, AppointmentsError: site.refused}
+    return Starlette(
+        routes=_routes(site), middleware=[Middleware(StrictHeaders)], lifespan=lifespan, exception_handlers=handlers
+    )
+
+
+def _routes(at: Site) -> list[BaseRoute]:
+    one, report, sign_in = "/appointments/{id}", "/reconciliation/{report}", SignIn(at)
+    return [
+        at.route("/", looks.overview, READ),
+        at.route("/appointments", looks.appointments, READ),
+        at.route(one, appointment.appointment, READ),
+        at.route(f"{one}/state", appointment.state, AUDIT),
+        at.route(f"{one}/replay", appointment.replayed, AUDIT, changes=True),
+        at.route(f"{one}/act", actions.act, OPERATE, changes=True),
+        at.route("/parked", looks.parked, AUDIT),
+        at.route("/parked/act", actions.act_on_group, OPERATE, changes=True),
+        at.route("/dead-letters", letters.letters, AUDIT),
+        at.route("/dead-letters/deliver", letters.deliver_again, OPERATE, changes=True),
+        at.route("/reconciliation", comparing.compare_page, RECONCILE),
+        at.route("/reconciliation/compare", comparing.compare, RECONCILE, changes=True),
+        at.route(report, comparing.report, AUDIT),
+        at.route(f"{report}/healing", comparing.planned, HEAL),
+        at.route(f"{report}/heal", comparing.heal, HEAL, changes=True),
+        at.route("/jobs/{job:int}", actions.job, READ),
+        Route("/sign-in", sign_in.page, methods=["GET"]),
+        Route("/sign-in", sign_in.come, methods=["POST"]),
+        Route("/sign-out", sign_in.leave, methods=["POST"]),
         Mount("/static", StaticFiles(directory=HERE / "static")),
     ]
-    return Starlette(routes=routes, middleware=[Middleware(StrictHeaders)], lifespan=lifespan)

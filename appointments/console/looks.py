@@ -1,6 +1,6 @@
-"""The pages that only show."""
+"""The pages over all appointments: how it goes, the list, and what is parked."""
 
-import json
+import hashlib
 import re
 from datetime import timedelta
 from typing import Any
@@ -9,49 +9,67 @@ from urllib.parse import urlencode
 from starlette.responses import Response
 
 from appointments.console.charts import HOURS, call_times, hour_chart
-from appointments.console.parked import Batch, groups
+from appointments.console.parked import Group, groups
 from appointments.console.site import Site, Visit
-from appointments.console.timeline import timeline
 from appointments.views import AppointmentFilter
 from domain.commands import parse
-from domain.errors import InvalidFields, UnknownAppointment
+from domain.errors import InvalidFields
 from domain.lifecycle import State
+from projections.pulse import Pulse
 
 NEWEST = 8
 PAGE = 50
 PARKED_MAX = 200
-PAYLOAD_MAX = 400
 DAY = re.compile(r"\d{4}-\d\d-\d\d")
+NOTHING_NEW = 204
+"""What is on the page stays."""
 
 
 async def overview(at: Site, visit: Visit) -> Response:
     """How it goes now."""
-    newest = await at.desk.list(AppointmentFilter(tenant=visit.principal.tenant, limit=NEWEST))
-    return at.page("overview", visit, "", newest=newest.items, **await _pulse(at, visit))
-
-
-async def pulse(at: Site, visit: Visit) -> Response:
-    """The part of it that changes by the second."""
-    return at.page("pulse", visit, **await _pulse(at, visit))
+    return at.page("pulse" if visit.partial else "overview", visit, "", **await _pulse(at, visit))
 
 
 async def _pulse(at: Site, visit: Visit) -> dict[str, Any]:
-    tenant, now = visit.principal.tenant, at.now()
+    tenant, now = visit.tenant, at.door.now()
     since = now - timedelta(hours=HOURS)
     figures = await at.desk.figures(since=since, tenant=tenant)
+    pulse = await at.desk.pulse(tenant=tenant)
     return {
-        "pulse": await at.desk.pulse(tenant=tenant),
+        "pulse": pulse,
+        "health": _health(at, pulse),
         "hours": hour_chart(await at.desk.hours(since, tenant=tenant), now),
         "success": figures.total.success_rate,
         "calls": call_times(figures),
+        "newest": (await at.desk.list(AppointmentFilter(tenant=tenant, limit=NEWEST))).items,
     }
+
+
+def _health(at: Site, pulse: Pulse) -> tuple[str, str]:
+    """The worst of it as a tone, and all of it in words."""
+    found: list[tuple[str, str]] = []
+    if at.door.standing.stopping:
+        found.append(("bad", "this process stops and takes no new commands"))
+    if at.door.standing.refuses(at.door.now()):
+        found.append(("bad", "the store has just refused a write"))
+    if pulse.overdue:
+        found.append(("bad", f"{pulse.overdue}{'+' * pulse.overdue_more} overdue: taken up by nobody for a minute"))
+    for one in pulse.breakers:
+        if one.state != "closed":
+            found.append(("warn", f"the breaker of {one.target} is {one.state.replace('_', ' ')}"))
+    if pulse.parked:
+        found.append(("warn", f"{pulse.parked} parked: an operator has to decide"))
+    if not found:
+        return "good", "All is well: commands are taken, nothing is overdue or parked, no breaker is open."
+    told = "; ".join(words for _, words in found)
+    return "bad" if any(tone == "bad" for tone, _ in found) else "warn", f"{told[0].upper()}{told[1:]}."
 
 
 async def appointments(at: Site, visit: Visit) -> Response:
     """Search and filters."""
     given = {name: value for name, value in visit.request.query_params.items() if value}
     asked = {name: given.get(name, "") for name in ("q", "state", "calendar", "from", "to", "parked")}
-    fields: dict[str, Any] = {**given, "tenant": visit.principal.tenant, "limit": PAGE}
+    fields: dict[str, Any] = {**given, "tenant": visit.tenant, "limit": PAGE}
     for name in ("from", "to"):
         if DAY.fullmatch(given.get(name, "")):
             fields[name] = f"{given[name]}T00:00:00Z"
@@ -70,69 +88,17 @@ async def appointments(at: Site, visit: Visit) -> Response:
     )
 
 
-async def appointment(at: Site, visit: Visit) -> Response:
-    """One appointment: its course, its state at any version, its events."""
-    id, tenant = visit.request.path_params["id"], visit.principal.tenant
-    one, events = await at.desk.show(id, tenant=tenant), await at.desk.events(id, tenant=tenant)
-    version = visit.request.query_params.get("version")
-    payload = {event.version: json.dumps(event.data, indent=1, ensure_ascii=False)[:PAYLOAD_MAX] for event in events}
-    shown = one if version is None else await at.desk.state_at(id, version=_number(version), tenant=tenant)
-    line = timeline(events, one.next_action_at)
-    return at.page(
-        "appointment", visit, "/appointments", one=one, shown=shown, events=events, line=line, payload=payload
-    )
-
-
-async def state(at: Site, visit: Visit) -> Response:
-    """The state at a version: the slider's."""
-    id, version = visit.request.path_params["id"], _number(visit.request.query_params.get("version", ""))
-    shown = await at.desk.state_at(id, version=version, tenant=visit.principal.tenant)
-    return at.page("state", visit, shown=shown)
-
-
-def _number(text: str) -> int:
-    if not text.isascii() or not text.isdecimal() or len(text) > 9:
-        raise InvalidFields(f"{text!r} is no version", (("/version", "not a number"),))
-    return int(text)
-
-
-async def replayed(at: Site, visit: Visit) -> Response:
-    """Whether every decision comes out as it was recorded."""
-    id = visit.request.path_params["id"]
-    verdict = await at.desk.replay(id, tenant=visit.principal.tenant)
-    if "hx-request" in visit.request.headers:
-        return at.page("verdict", visit, verdict=verdict)
-    good = verdict.matches and verdict.chain == "ok"
-    told = f"{verdict.decisions} decisions of {verdict.events} events were made again"
-    heading, tone = ("As recorded", "good") if good else ("Not as recorded", "bad")
-    return at.told(visit, heading, told, tone, f"{at.root}/appointments/{id}")
-
-
 async def parked(at: Site, visit: Visit) -> Response:
-    """Parked work, in groups of the same failure."""
-    page = await at.desk.list(AppointmentFilter(tenant=visit.principal.tenant, parked=True, limit=PARKED_MAX))
-    more = page.next_cursor is not None
-    return at.page("parked", visit, "/parked", groups=groups(page.items), more=more, limit=PARKED_MAX)
+    """Parked work, in groups of the same failure. An open page is told only what is new to it."""
+    page = await at.desk.list(AppointmentFilter(tenant=visit.tenant, parked=True, limit=PARKED_MAX))
+    found = groups(page.items)
+    known = _digest(found)
+    if visit.partial and visit.request.query_params.get("known") == known:
+        return Response(status_code=NOTHING_NEW)
+    facts: dict[str, Any] = {"groups": found, "known": known, "more": page.next_cursor is not None, "limit": PARKED_MAX}
+    return at.page("parked_groups" if visit.partial else "parked", visit, "/parked", **facts)
 
 
-async def batch(at: Site, visit: Visit) -> Response:
-    """How far an action on a group is."""
-    return at.page("batch", visit, "/parked", batch=_batch(at, visit))
-
-
-async def batch_progress(at: Site, visit: Visit) -> Response:
-    """The part of it that changes; when all is done, nobody asks any more."""
-    found = _batch(at, visit)
-    answer = at.page("batch_progress", visit, batch=found)
-    if found.done:
-        answer.headers["HX-Refresh"] = "true"
-    return answer
-
-
-def _batch(at: Site, visit: Visit) -> Batch:
-    found = at.batches.get(visit.request.path_params["batch"], visit.principal.tenant)
-    if found is None:
-        raise UnknownAppointment(
-            "there is no such batch (any more); the audit trail of each appointment tells what was done"
-        )
-    return found
+def _digest(found: tuple[Group, ...]) -> str:
+    told = "\n".join(f"{one.id} {one.version}" for group in found for one in group.items)
+    return hashlib.sha256(told.encode()).hexdigest()[:16]

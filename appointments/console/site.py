@@ -1,28 +1,34 @@
-"""What the pages share: who is signed in and what they may do, how a page is made, and how a refusal is told."""
+"""What the pages share: who is signed in and what they may do, how a page is made, and how a refusal is told.
 
+Who may see and do what is decided by the table of roles that the API goes by, and asked at the same pace.
+"""
+
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from starlette.requests import Request
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from appointments.access.access import Access, Unauthenticated
+from appointments.access.access import Unauthenticated
 from appointments.access.roles import Permission, Principal
-from appointments.console.parked import Batches
-from appointments.console.session import COOKIE, FORM_FIELD, Session, Sessions, proves
-from appointments.orchestrator import Orchestrator
-from domain.errors import AppointmentsError, CommandRefused, UnknownAppointment
+from appointments.console.jobs import Jobs
+from appointments.console.session import FORM_FIELD, Session, Sessions, proves
+from appointments.http.door import Door
+from appointments.http.problems import Problem, Refusal, told
+from domain.errors import HistoryError, InvalidFields, StoreUnavailable
 
 HERE = Path(__file__).parent
 FORM_FIELDS_MAX = 20
 FORM_BYTES_MAX = 16_384
+READING = "GET"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +40,31 @@ class Visit:
     principal: Principal
     form: Mapping[str, str]
 
+    @property
+    def tenant(self) -> str:
+        """Whose data it is about."""
+        return self.principal.tenant
+
+    @property
+    def partial(self) -> bool:
+        """Asked for by a page that is open, to put into it."""
+        return "hx-request" in self.request.headers
+
+    def confirmed(self) -> None:
+        """Raise `InvalidFields` unless the box below the form was ticked."""
+        if self.form.get("sure") != "yes":
+            raise InvalidFields("it was not confirmed: tick the box above the button", (("/sure", "not ticked"),))
+
 
 Page = Callable[["Site", Visit], Awaitable[Response]]
 
 
 class Site:
-    """The desk, who may do what, the batches that go on, and how a page is made."""
+    """The door that the API has too, who sits here, the jobs that go on, and how a page is made."""
 
-    def __init__(self, desk: Orchestrator, access: Access, now: Callable[[], datetime], root: str) -> None:
-        self.desk, self.access, self.now, self.root = desk, access, now, root
-        self.sessions, self.batches = Sessions(access, now), Batches()
+    def __init__(self, door: Door, root: str) -> None:
+        self.door, self.desk, self.root = door, door.desk, root
+        self.sessions, self.jobs = Sessions(door.access, door.now), Jobs()
         self._templates = Environment(
             loader=FileSystemLoader(HERE / "templates"),
             autoescape=True,
@@ -52,82 +73,100 @@ class Site:
             lstrip_blocks=True,
         )
 
-    def page(self, name: str, visit: Visit | None, here: str = "", status: int = 200, **facts: Any) -> Response:
-        """A template as an answer."""
+    def page(self, name: str, visit: Visit | None, here: str = "-", status: int = 200, **facts: Any) -> Response:
+        """A template as an answer. `may`: the permissions of who is signed in."""
         principal = visit.principal if visit else None
         shared = {
             "root": self.root,
             "here": here,
             "principal": principal,
             "form_secret": visit.session.form_secret if visit else "",
-            "may_operate": principal is not None and self.access.allows(principal, Permission.OPERATE),
+            "may": self._may(principal) if principal else (),
         }
         return HTMLResponse(self._templates.get_template(f"{name}.html.j2").render(**shared, **facts), status)
 
-    def told(self, visit: Visit | None, heading: str, told: str, tone: str, back: str, status: int = 200) -> Response:
-        """One thing to say, and the way back."""
-        return self.page("told", visit, "-", status, heading=heading, told=told, tone=tone, back=back)
+    def told(
+        self, visit: Visit | None, heading: str, told: str, tone: str, back: str, status: int = 200, part: bool = False
+    ) -> Response:
+        """One thing to say, and the way back; a `part` goes into a page that is open."""
+        name = "said" if part else "told"
+        return self.page(name, visit, status=status, heading=heading, told=told, tone=tone, back=back)
 
-    def route(self, path: str, page: Page, *, changes: bool = False, needs: Permission = Permission.READ) -> Route:
+    def route(self, path: str, page: Page, needs: Permission, *, changes: bool = False) -> Route:
         """A page for those who are signed in and may see it; one that changes something wants a form of ours."""
-        return Route(path, partial(self._visited, page, changes, needs), methods=["POST" if changes else "GET"])
+        return Route(path, partial(self._visited, page, changes, needs), methods=["POST" if changes else READING])
 
-    async def _visited(self, page: Page, changes: bool, needs: Permission, request: Request) -> Response:
+    async def refused(self, request: Request, fault: Exception) -> Response:
+        """An exception handler: what the framework refuses, in the look of the console."""
         try:
             session, principal = self.sessions.of(request)
-        except Unauthenticated:
-            return RedirectResponse(f"{self.root}/sign-in", 303)
-        form = await _form(request) if changes else {}
-        visit = Visit(request, session, principal, form)
-        if changes and not proves(session, form.get(FORM_FIELD)):
-            return self.told(
-                visit,
-                "Not done",
-                "This form is not from this sitting: go back, and load it again.",
-                "bad",
-                self.root,
-                403,
-            )
-        if not self.access.allows(principal, needs):
-            return self.told(visit, "Not allowed", f"A {principal.role} may not do this.", "bad", self.root, 403)
+        except (Unauthenticated, StoreUnavailable):
+            return self._tell(request, None, fault)
+        return self._tell(request, Visit(request, session, principal, {}), fault)
+
+    async def _visited(self, page: Page, changes: bool, needs: Permission, request: Request) -> Response:
+        visit = None
         try:
+            session, principal = self.sessions.of(request)
+            visit = Visit(request, session, principal, {})
+            self._admit(principal, needs)
+            if changes:
+                visit = Visit(request, session, principal, await form_of(request))
+                if not proves(session, visit.form.get(FORM_FIELD)):
+                    raise Refusal("forbidden", "this form is not from this sitting: go back, and load it again")
             return await page(self, visit)
-        except UnknownAppointment as fault:
-            return self.told(visit, "Not found", str(fault), "bad", self.root, 404)
-        except CommandRefused as fault:
-            return self.told(visit, "Refused", f"{fault}. Nothing was changed.", "bad", self.root, 409)
-        except AppointmentsError as fault:
-            return self.told(visit, "It did not work", str(fault), "bad", self.root, 503)
-
-    async def sign_in_page(self, request: Request) -> Response:
-        """Where a token is asked for; without tokens everybody is let in."""
-        try:
-            return self._let_in(self.sessions.begin(None), request)
         except Unauthenticated:
-            return self.page("sign_in", None, told="")
+            return self._to_sign_in(request)
+        except ClientDisconnect:
+            raise
+        except Exception as fault:
+            return self._tell(request, visit, fault)
 
-    async def sign_in(self, request: Request) -> Response:
-        """A token is shown."""
-        try:
-            return self._let_in(self.sessions.begin((await _form(request)).get("token", "").strip()), request)
-        except Unauthenticated:
-            return self.page("sign_in", None, "-", 401, told="This token is not known, or not valid any more.")
+    def _admit(self, principal: Principal, needs: Permission) -> None:
+        if (wait_s := self.door.access.throttle(principal.tenant, self.door.now())) is not None:
+            raise Refusal("too-many-requests", "slow down", {"Retry-After": str(int(wait_s) + 1)})
+        self.check(principal, needs)
 
-    async def sign_out(self, request: Request) -> Response:
-        """The sitting ends."""
-        self.sessions.end(request)
-        gone = RedirectResponse(f"{self.root}/sign-in", 303)
-        gone.delete_cookie(COOKIE, path=self.root)
-        return gone
+    def check(self, principal: Principal, needs: Permission) -> None:
+        """Raise `Refusal` unless the role of this principal has the permission."""
+        if not self.door.access.allows(principal, needs):
+            raise Refusal("forbidden", f"a {principal.role} may not do this: it takes the permission to {needs}")
 
-    def _let_in(self, id: str, request: Request) -> Response:
-        welcome = RedirectResponse(f"{self.root}/", 303)
-        secure = request.url.scheme == "https"
-        welcome.set_cookie(COOKIE, id, path=self.root, httponly=True, samesite="strict", secure=secure)
-        return welcome
+    def _may(self, principal: Principal) -> frozenset[str]:
+        return frozenset(one.value for one in Permission if self.door.access.allows(principal, one))
+
+    def _tell(self, request: Request, visit: Visit | None, fault: Exception) -> Response:
+        """The same names and statuses as the API's problems have."""
+        answered = told(fault)
+        problem = Problem.model_validate_json(bytes(answered.body))
+        detail = problem.detail
+        if isinstance(fault, StoreUnavailable):
+            self.door.standing.refused(self.door.now())
+            detail = "nothing was acknowledged; try again in a moment"
+        elif isinstance(fault, HTTPException):
+            detail = "there is no such page" if problem.status == 404 else "this address does not take that"
+        elif problem.status == 500 and not isinstance(fault, HistoryError):
+            about = {"message": f"{request.method} {request.url.path} failed", "exception": fault}
+            asyncio.get_running_loop().call_exception_handler(about)
+        unchanged = " Nothing was changed." if request.method != READING and problem.status < 500 else ""
+        text = f"{detail[:1].upper()}{detail[1:].rstrip('.')}.{unchanged}"
+        part = "hx-request" in request.headers
+        page = self.told(visit, problem.title, text, "bad", f"{self.root}/", problem.status, part)
+        for name in ("Retry-After", "Allow"):
+            if name in answered.headers:
+                page.headers[name] = answered.headers[name]
+        return page
+
+    def _to_sign_in(self, request: Request) -> Response:
+        """Signed in, one comes back to the page that was asked for, or that was open."""
+        if "hx-request" in request.headers:
+            return Response(status_code=401, headers={"HX-Redirect": f"{self.root}/sign-in"})
+        asked = f"{request.url.path}?{request.url.query}".rstrip("?")
+        way = f"?{urlencode({'next': asked})}" if request.method == READING and asked != f"{self.root}/" else ""
+        return RedirectResponse(f"{self.root}/sign-in{way}", 303)
 
 
-async def _form(request: Request) -> dict[str, str]:
+async def form_of(request: Request) -> dict[str, str]:
     """The fields of a form, urlencoded as browsers send it; none of one that is longer than ours can be."""
     body = b""
     async for chunk in request.stream():

@@ -45,7 +45,7 @@ def application(desk: Orchestrator, access: Access, now: Callable[[], datetime])
         receiver=bootstrap.make_receiver(desk.settings, desk.called_back),
     )
     took = Took(Timings)
-    pages = console(desk, access, now, CONSOLE)
+    pages = console(door, CONSOLE)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -57,7 +57,7 @@ async def reconcile(visit: Reconciler, asked: Reconcile) -> Response:
     if asked.from_ and asked.to and asked.to <= asked.from_:
         raise InvalidFields("to must be later than from", (("/to", "not later than from"),))
     report = await visit.desk.reconcile(asked.calendar, policy=asked.policy, tenant=visit.tenant)
-    kept = visit.door.reports.keep(await _between(visit.door, report, asked.from_, asked.to))
+    kept = visit.door.reports.keep(await between(visit.door, report, asked.from_, asked.to))
     return document(kept, 201, {"Location": kept.links["self"]})
 
 
@@ -89,7 +89,7 @@ async def heal(visit: Healer, id: UUID, asked: Heal) -> Response:
     return document(Healing(dry_run=asked.dry_run, items=healed))
 
 
-async def _between(at: Door, report: Report, begin: datetime | None, end: datetime | None) -> Report:
+async def between(at: Door, report: Report, begin: datetime | None, end: datetime | None) -> Report:
     """The differences that lie between two instants; what has no known time is told in any case."""
     if begin is None and end is None:
         return report

@@ -1,15 +1,21 @@
 """Parked work: grouped by what went wrong, acted on one by one, each refusal its own."""
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from uuid import UUID
 
+import pytest
+
+from appointments.access.roles import Permission
 from appointments.console import parked
-from appointments.console.parked import Batches, groups
+from appointments.console.jobs import Job, Jobs
+from appointments.console.parked import ask_each, groups
 from appointments.views import Appointment, view
 from domain import events as e
 from domain.appointment import Appointment as State
-from domain.errors import StaleVersion
+from domain.errors import ProviderUnavailable, StaleVersion
 from domain.evolve import evolve
 from domain.provider import BookingDetails
 
@@ -54,7 +60,7 @@ def test_a_group_keeps_its_key_when_another_joins() -> None:
     assert groups([appointment(1, "calendar: timeout")])[0].key != one.key
 
 
-async def test_each_is_asked_and_one_that_refuses_stops_no_other(monkeypatch) -> None:
+async def test_each_is_asked_and_one_that_refuses_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parked, "PACE_S", 0)
     asked: list[int] = []
 
@@ -62,13 +68,31 @@ async def test_each_is_asked_and_one_that_refuses_stops_no_other(monkeypatch) ->
         asked.append(one.id.int)
         if one.id.int == 2:
             raise StaleVersion("the appointment is at version 3, not at 2")
-        return one
+        return one.model_copy(update={"parked": one.id.int == 3})
 
-    batches = Batches()
-    batch = batches.begin("acme", "retry", [appointment(n, "x") for n in (1, 2, 3)], act)
-    await batches.finished()
+    jobs, items = Jobs(), [appointment(n, "x") for n in (1, 2, 3)]
+    job = jobs.begin(Job("acme", Permission.OPERATE, "Retry", "/"), partial(ask_each, items=items, act=act))
+    await jobs.finished()
     assert asked == [1, 2, 3]
-    assert [bool(result.refused) for result in batch.results] == [False, True, False]
-    assert batch.done
-    assert batches.get(batch.id, "acme") is batch
-    assert batches.get(batch.id, "other") is None
+    assert [row.outcome for row in job.rows] == ["done", "refused", "still parked"]
+    assert (job.ended, job.done, job.of, job.fault) == (True, 3, 3, "")
+    assert jobs.get(job.id, "acme") is job
+    assert jobs.get(job.id, "other") is None
+
+
+async def test_a_job_that_fails_says_so_and_tells_no_secret() -> None:
+    async def refused(_: Job) -> None:
+        raise ProviderUnavailable("the provider does not answer")
+
+    async def broken(_: Job) -> None:
+        raise RuntimeError("a secret")
+
+    logged: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, about: logged.append(about["exception"]))
+    jobs = Jobs()
+    told = [jobs.begin(Job("acme", Permission.HEAL, "Heal", "/"), work) for work in (refused, broken)]
+    await jobs.finished()
+    assert [job.ended for job in told] == [True, True]
+    assert told[0].fault == "the provider does not answer"
+    assert "secret" not in told[1].fault
+    assert [str(fault) for fault in logged] == ["a secret"]

@@ -1,0 +1,60 @@
+"""Coming in by a token and going out again. Who was on the way to a page gets there; to no other place."""
+
+import re
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from appointments.access.access import Unauthenticated
+from appointments.console.session import COOKIE
+from appointments.console.site import Site, form_of
+
+REFUSED = "This token is not known, or not valid any more."
+AHEAD = re.compile(r"(/[a-z0-9-]+)*/?(\?[A-Za-z0-9_.~%&=+:-]{0,1000})?")
+"""What stands behind the root in an address of the console: nothing that a browser could take for another place."""
+
+
+def ahead(root: str, asked: str) -> str:
+    """The page that was asked for, where it is one of the console; else its first."""
+    local = asked.startswith(f"{root}/") and AHEAD.fullmatch(asked.removeprefix(root))
+    return asked if local else f"{root}/"
+
+
+class SignIn:
+    """The pages of the door. Without tokens everybody is let in."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    async def page(self, request: Request) -> Response:
+        """Where a token is asked for."""
+        way = ahead(self._site.root, request.query_params.get("next", ""))
+        try:
+            return self._let_in(None, request, way)
+        except Unauthenticated:
+            return self._site.page("sign_in", None, told="", way=way)
+
+    async def come(self, request: Request) -> Response:
+        """A token is shown."""
+        if request.headers.get("sec-fetch-site") in ("cross-site", "same-site"):
+            return self._site.page("sign_in", None, status=403, told="Sign in on this page.", way=f"{self._site.root}/")
+        form = await form_of(request)
+        way = ahead(self._site.root, form.get("next", ""))
+        try:
+            return self._let_in(form.get("token", "").strip(), request, way)
+        except Unauthenticated:
+            return self._site.page("sign_in", None, status=401, told=REFUSED, way=way)
+
+    async def leave(self, request: Request) -> Response:
+        """The sitting ends."""
+        self._site.sessions.end(request)
+        gone = RedirectResponse(f"{self._site.root}/sign-in", 303)
+        gone.delete_cookie(COOKIE, path=self._site.root)
+        return gone
+
+    def _let_in(self, token: str | None, request: Request, way: str) -> Response:
+        id = self._site.sessions.begin(token)
+        welcome = RedirectResponse(way, 303)
+        secure = request.url.scheme == "https"
+        welcome.set_cookie(COOKIE, id, path=self._site.root, httponly=True, samesite="strict", secure=secure)
+        return welcome
