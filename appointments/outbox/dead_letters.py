@@ -109,7 +109,7 @@ def consumer(sink: str) -> str:
 
 def _short(reason: str) -> str:
     """What every store can keep of it: it may be a broker's word."""
-    return reason.encode("ascii", "backslashreplace").decode()[:REASON_MAX].replace("\0", "")
+    return reason.replace("\0", "").encode("ascii", "backslashreplace").decode()[:REASON_MAX]
 
 
 async def _told(store: Store) -> AsyncIterator[tuple[int, UUID, DeliveryAbandoned | RedeliveryRequested]]:

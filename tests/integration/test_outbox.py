@@ -13,7 +13,6 @@ from uuid import UUID
 import pytest
 
 from appointments import Orchestrator
-from appointments.changes import changed
 from appointments.outbox import relay as relay_module
 from appointments.outbox.cloudevents import CloudEvent
 from appointments.outbox.dead_letters import ask_again, consumer, dead_letters
@@ -24,12 +23,10 @@ from appointments.telemetry.context import HERE, Context
 from domain.definition import RetryPolicy
 from domain.errors import InvalidFields
 from domain.identity import appointment_id
-from projections.following import fold
 from saga.clock import WallClock
 from store.memory import MemoryStore
-from store.port import Store
 from store.sqlite import SqliteStore
-from tests.unit.outbox.world import T0, Received, book, desk_on, receiver, told_at, until
+from tests.unit.outbox.world import T0, Received, book, caught_up, desk_on, everything, receiver, told_at, until
 
 pytestmark = pytest.mark.evidence(
     target="outbox",
@@ -51,25 +48,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relay_module, "KEEP_EVERY_S", 0.05)
 
 
-async def everything(store: Store, tenant: str = "default") -> dict[str, list[int]]:
-    """By appointment of a tenant: the versions of all its events."""
-    found: dict[str, list[int]] = {}
-    for change in fold(await store.log(limit=100_000), {}).changes:
-        public = changed(change)
-        if public is not None and change.after is not None and change.after.tenant == tenant:
-            found.setdefault(str(public.appointment), []).append(public.version)
-    return found
-
-
 async def told_everything(desk: Orchestrator, received: Received, tenant: str = "default") -> bool:
     """Whether it has all that there is."""
     return len(received.events) >= sum(map(len, (await everything(desk.runtime.store, tenant)).values()))
-
-
-async def caught_up(store: Store, *sinks: str) -> bool:
-    """Whether these checkpoints stand at the end of the log."""
-    end = await store.position()
-    return {await store.checkpoint(consumer(sink)) for sink in sinks} == {end}
 
 
 async def test_a_subscriber_is_told_every_event_of_its_tenant_and_none_of_another() -> None:
@@ -351,6 +332,39 @@ async def test_when_the_one_that_relays_dies_another_goes_on_from_its_checkpoint
             assert set(one._tables.held.values()) == {"one", "two"} - {holder}
         events = sum(map(len, (await everything(one)).values()))
     assert len(set(told)) == events, "whoever it was, nothing is missing"
+
+
+async def test_a_worker_that_was_declared_dead_and_comes_back_under_another_name_relays_no_more() -> None:
+    facts = list[tuple[Any, ...]]()
+    told = {"one": Counter[str](), "two": Counter[str]()}
+    down = True
+
+    def telling(worker: str) -> Handler:
+        async def take(event: CloudEvent) -> None:
+            told[worker][event.id] += 1
+            if down:
+                raise ValueError("not now")
+
+        return Handler(take)
+
+    async with two_workers() as (one, two), AsyncExitStack() as stack:
+        endless = RetryPolicy(attempts_max=1_000, backoff_ms=10, backoff_max_ms=10)
+        for store in (one, two):
+            subscriber = Subscriber("one", "default", telling(store.owner), retry=endless, from_beginning=True)
+            outbox = Outbox(
+                store, [subscriber], "urn:appointments", WallClock().now, fact=lambda *x, **y: facts.append((*x, y))
+            )
+            await stack.enter_async_context(outbox.running())
+            await until(lambda: told["one"])
+        del one._tables.workers["one"]
+        await until(lambda: told["two"])
+        await one.claim("one~1", WallClock().now())
+        await until(lambda: facts)
+        assert facts[0] == ("outbox_interrupted", {"target": "one", "reason": "Superseded"})
+        told["one"].clear()
+        down = False
+        await until(lambda: caught_up(two, "one"))
+        assert not told["one"]
 
 
 async def test_a_relay_that_was_taken_for_dead_moves_the_checkpoint_no_more(tmp_path: Path) -> None:

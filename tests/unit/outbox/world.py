@@ -14,9 +14,11 @@ from aiohttp import web
 from standardwebhooks.webhooks import Webhook as Signature
 
 from appointments import Orchestrator, Settings
-from appointments.changes import Changed
+from appointments.changes import Changed, changed
 from appointments.outbox.cloudevents import CloudEvent, cloud_event
+from appointments.outbox.dead_letters import consumer
 from domain.lifecycle import Phase, State
+from projections.following import fold
 from store.port import Store
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
@@ -135,3 +137,19 @@ def told_at(*received: Received, **more: Any) -> dict[str, Any]:
         for n, one in enumerate(received)
     }
     return {"subscriptions": named, "outbound_private": True, "outbound_ports": [one.port for one in received]}
+
+
+async def everything(store: Store, tenant: str = "default") -> dict[str, list[int]]:
+    """By appointment of a tenant: the versions of all its events."""
+    found: dict[str, list[int]] = {}
+    for change in fold(await store.log(limit=100_000), {}).changes:
+        public = changed(change)
+        if public is not None and change.after is not None and change.after.tenant == tenant:
+            found.setdefault(str(public.appointment), []).append(public.version)
+    return found
+
+
+async def caught_up(store: Store, *sinks: str) -> bool:
+    """Whether these checkpoints stand at the end of the log."""
+    end = await store.position()
+    return {await store.checkpoint(consumer(sink)) for sink in sinks} == {end}
