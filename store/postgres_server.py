@@ -117,8 +117,12 @@ def check_server(connection: Connection) -> None:
 
 def _at_connect(engine: Engine, statements: tuple[str, ...]) -> None:
     def prepare(connection: Any, _record: Any) -> None:
-        autocommit, connection.autocommit = connection.autocommit, True
-        connection.execute("; ".join(statements))
-        connection.autocommit = autocommit
+        try:
+            autocommit, connection.autocommit = connection.autocommit, True
+            connection.execute("; ".join(statements))
+            connection.autocommit = autocommit
+        except BaseException:
+            connection.close()  # which the pool, that has not got it yet, leaves to the collector
+            raise
 
     event.listen(engine, "connect", prepare)

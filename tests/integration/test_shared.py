@@ -49,7 +49,9 @@ def copy(tmp_path: Path) -> Path:
     shutil.copytree(SHARED, project / "Shared", ignore=shutil.ignore_patterns("results", "__pycache__"))
     shutil.copytree(ROOT / "data", project / "data", ignore=shutil.ignore_patterns("calendars*", "*.db*"))
     (project / "tests").mkdir()
-    shutil.copy(ROOT / "tests" / "test_post_change.py", project / "tests")
+    for file in ("test_post_change.py", "conftest.py"):
+        shutil.copy(ROOT / "tests" / file, project / "tests")
+    shutil.copytree(ROOT / "tests" / "postgres", project / "tests" / "postgres")
     shutil.copy(ROOT / "pyproject.toml", project)
     return project
 
