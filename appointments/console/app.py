@@ -19,6 +19,7 @@ from appointments.console.headers import StrictHeaders
 from appointments.console.sign_in import SignIn
 from appointments.console.site import Site
 from appointments.http.door import Door
+from appointments.http.problems import Refusal
 from domain.errors import AppointmentsError
 
 HERE = Path(__file__).parent
@@ -35,7 +36,7 @@ def console(door: Door, root: str = "/console") -> Starlette:
         yield
         await site.jobs.close()
 
-    handlers = {HTTPException: site.refused, AppointmentsError: site.refused}
+    handlers = dict.fromkeys((HTTPException, Refusal, AppointmentsError), site.refused)
     return Starlette(
         routes=_routes(site), middleware=[Middleware(StrictHeaders)], lifespan=lifespan, exception_handlers=handlers
     )

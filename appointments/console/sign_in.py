@@ -8,6 +8,7 @@ from starlette.responses import RedirectResponse, Response
 from appointments.access.access import Unauthenticated
 from appointments.console.session import COOKIE
 from appointments.console.site import Site, form_of
+from appointments.http.asking import check_pace
 
 REFUSED = "This token is not known, or not valid any more."
 AHEAD = re.compile(r"(/[a-z0-9-]+)*/?(\?[A-Za-z0-9_.~%&=+:-]{0,1000})?")
@@ -35,7 +36,7 @@ class SignIn:
             return self._site.page("sign_in", None, told="", way=way)
 
     async def come(self, request: Request) -> Response:
-        """A token is shown."""
+        """A token is shown; how fast they may be guessed is what the API says. Raises `Refusal`."""
         if request.headers.get("sec-fetch-site") in ("cross-site", "same-site"):
             return self._site.page("sign_in", None, status=403, told="Sign in on this page.", way=f"{self._site.root}/")
         form = await form_of(request)
@@ -43,6 +44,8 @@ class SignIn:
         try:
             return self._let_in(form.get("token", "").strip(), request, way)
         except Unauthenticated:
+            address = request.client.host if request.client else ""
+            check_pace(self._site.door.access.failed(address, self._site.door.now()))
             return self._site.page("sign_in", None, status=401, told=REFUSED, way=way)
 
     async def leave(self, request: Request) -> Response:

@@ -21,6 +21,7 @@ from appointments.access.access import Unauthenticated
 from appointments.access.roles import Permission, Principal
 from appointments.console.jobs import Jobs
 from appointments.console.session import FORM_FIELD, Session, Sessions, proves
+from appointments.http.asking import check_pace
 from appointments.http.door import Door
 from appointments.http.problems import Problem, Refusal, told
 from domain.errors import HistoryError, InvalidFields, StoreUnavailable
@@ -123,8 +124,7 @@ class Site:
             return self._tell(request, visit, fault)
 
     def _admit(self, principal: Principal, needs: Permission) -> None:
-        if (wait_s := self.door.access.throttle(principal.tenant, self.door.now())) is not None:
-            raise Refusal("too-many-requests", "slow down", {"Retry-After": str(int(wait_s) + 1)})
+        check_pace(self.door.access.throttle(principal.tenant, self.door.now()))
         self.check(principal, needs)
 
     def check(self, principal: Principal, needs: Permission) -> None:

@@ -69,15 +69,16 @@ class May(HTTPBearer):
         except Unauthenticated:
             # Who shows none, to learn how it is asked for, is told that however often.
             if token is not None:
-                _check_pace(at.access.failed(request.client.host if request.client else "", at.now()))
+                check_pace(at.access.failed(request.client.host if request.client else "", at.now()))
             raise
-        _check_pace(at.access.throttle(who.tenant, at.now()))
+        check_pace(at.access.throttle(who.tenant, at.now()))
         if not at.access.allows(who, self._permission):
             raise Refusal("forbidden", f"a {who.role} may not do this: it takes the permission to {self._permission}")
         return Visit(at, who)
 
 
-def _check_pace(wait_s: float | None) -> None:
+def check_pace(wait_s: float | None) -> None:
+    """Raise `Refusal` where there is a time to wait."""
     if wait_s is not None:
         raise Refusal("too-many-requests", "slow down", {"Retry-After": str(max(1, ceil(wait_s)))})
 

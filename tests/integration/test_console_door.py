@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from appointments.access.access import FAILED_BURST
 from appointments.access.roles import MAY, Permission, Role
 from tests.integration.console_house import House, open_house, visitor, wanted
 
@@ -255,3 +256,15 @@ class TestWhatGoesWrong:
             assert int(headers["Retry-After"]) > 0
             async with visitor(house, Role.VIEWER, "other") as other:
                 assert (await other.get("/"))[0] == 200
+
+    async def test_who_guesses_tokens_too_fast_is_told_only_to_slow_down(self, house: House) -> None:
+        async with visitor(house) as came:
+            answers = [await came.post("/sign-in", token="appt_nonsense")]
+            while answers[-1][0] == 401 and len(answers) < 1_000:
+                answers.append(await came.post("/sign-in", token="appt_nonsense"))
+            assert len(answers) > FAILED_BURST
+            status, text, headers = answers[-1]
+            assert (status, "<h1>Too many requests</h1>" in text) == (429, True)
+            assert int(headers["Retry-After"]) > 0
+            # Control: a token that is valid opens the door all the same.
+            assert (await came.post("/sign-in", token=house.token(Role.VIEWER)))[0] == 303
