@@ -93,5 +93,5 @@ async def test_nothing_is_lost_and_what_comes_twice_has_the_same_id(tmp_path: Pa
 
 
 async def test_control_with_a_checkpoint_that_runs_ahead_events_are_lost(tmp_path: Path) -> None:
-    received, there = await killed_again_and_again(tmp_path, "planted")
+    received, there = await killed_again_and_again(tmp_path, "early")
     assert len(set(received.ids)) < sum(map(len, there.values()))
