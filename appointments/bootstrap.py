@@ -208,7 +208,8 @@ def make_sink(settings: Settings, name: str, clock: Clock) -> "Sink":
         return Webhook(told.url, secret, outbound, clock.now, told.timeout_ms / 1_000)
     except InvalidFields as fault:
         pointer = f"/subscriptions/{name}/url"
-        raise InvalidFields(f"subscription {name}: {fault.detail}", ((pointer, fault.errors[0][1]),)) from None
+        more = "what else may be called, the settings `outbound_ports` and `outbound_private` say"
+        raise InvalidFields(f"subscription {name}: {fault.detail} ({more})", ((pointer, fault.errors[0][1]),)) from None
 
 
 def make_outbox(parts: "Parts", further: Sequence["Subscriber"] = ()) -> "Outbox":

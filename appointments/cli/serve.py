@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 from pydantic import SecretStr
@@ -106,7 +107,9 @@ async def _for_dev(session: Session, stack: AsyncExitStack) -> Settings:
     """A store of its own and a provider of its own, unless others are named."""
     settings = session.settings
     patience = {name: ms for name, ms in PATIENCE_MS.items() if name not in settings.model_fields_set}
-    settings = settings.model_copy(update={**patience, "outbound_private": True})
+    told_at = {port for one in settings.subscriptions.values() if (port := urlsplit(one.url).port) is not None}
+    opened = {"outbound_private": True, "outbound_ports": settings.outbound_ports | told_at}
+    settings = settings.model_copy(update={**patience, **opened})
     if "store" not in settings.model_fields_set:
         settings = settings.model_copy(update={"store": DEV_STORE})
         session.note(f"store     {DEV_STORE}")

@@ -57,6 +57,10 @@ class Subscription(Value):
 
     @model_validator(mode="after")
     def _usable(self) -> Self:
+        try:
+            _ = urlsplit(self.url).port
+        except ValueError:  # brackets that are not closed, a port that is none
+            raise ValueError("`url` is no address") from None
         if "@" in urlsplit(self.url).netloc:
             raise ValueError("write what opens the door into `secret`, not into `url`")
         if self.is_webhook:

@@ -35,6 +35,8 @@ def test_the_least_that_it_takes() -> None:
         ({"secret": f"{SECRET} not!base64"}, "`secret` signs"),
         ({"secret": " "}, "`secret` signs"),
         ({"url": "ftp://crm.example.org/"}, "url"),
+        ({"url": "https://crm.example.org:port/"}, "no address"),
+        ({"url": "https://[::1/"}, "no address"),
         ({"url": "https://user:word@crm.example.org/"}, "into `secret`"),
         ({"url": "nats://user:word@broker:4222", "secret": None}, "into `secret`"),
         ({"url": "https://" + "x" * 2_000}, "url"),
