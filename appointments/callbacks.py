@@ -3,20 +3,23 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from json import JSONDecodeError
 from typing import Annotated, Literal, Self
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
-from pydantic import BaseModel, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, Field, StringConstraints, ValidationError, model_validator
 from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook, WebhookVerificationError
 
+from appointments.http.strict_json import Malformed, strict_json
 from appointments.telemetry.context import HERE, Context
+from domain.commands import refusal
 from domain.errors import ConcurrencyConflict, InvalidFields, StoreUnavailable
 
 BODY_MAX = 64 * 1024
 BODY_WITHIN_S = 10.0
 PATH = "/v1/callbacks/{provider}"
+CHALLENGE = "Standard-Webhooks"
+"""How a message has to be authenticated: what a 401 has to tell (RFC 9110, 15.5.2)."""
 STATUSES = {"booking.accepted": "accepted", "booking.rejected": "rejected", "booking.cancelled": "cancelled"}
 
 Deliver = Callable[[str, str, str, str, str, int], Awaitable[bool]]
@@ -26,10 +29,16 @@ Deliver = Callable[[str, str, str, str, str, int], Awaitable[bool]]
 class CallbackData(BaseModel):
     """The booking that a message is about."""
 
-    id: Annotated[str, StringConstraints(min_length=1, max_length=1_024)]
+    id: Annotated[str, StringConstraints(pattern=r"^[^\x00]{1,1024}$")]
     client_ref: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{8,64}$")]
     version: int = Field(ge=0, le=2**31)
     status: Literal["pending", "accepted", "rejected", "cancelled"]
+
+
+class Called(CallbackData):
+    """The same, with the id of the message: of all the repeats of one, the same."""
+
+    webhook_id: Annotated[str, StringConstraints(pattern=r"^[!-~]{1,255}$")]
 
 
 class CallbackBody(BaseModel):
@@ -37,6 +46,13 @@ class CallbackBody(BaseModel):
 
     type: Literal["booking.accepted", "booking.rejected", "booking.cancelled", "booking.rescheduled"]
     data: CallbackData
+
+    @model_validator(mode="after")
+    def _of_one_mind(self) -> Self:
+        status = STATUSES.get(self.type, self.data.status)
+        if self.data.status != status:
+            raise ValueError(f"{self.type} is of a booking that is {status}, not {self.data.status}")
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,24 +79,23 @@ class Receiver:
         hooks = self._hooks.get(provider)
         if hooks is None:
             return Answer(404, "unknown-provider", f"no provider {provider!r} calls back here")
+        if not any(_verified(hook, body, headers) for hook in hooks):
+            return Answer(401, "bad-signature", "the signature is missing, wrong or stale")
         try:
-            if not any(_verified(hook, body, headers) for hook in hooks):
-                return Answer(401, "bad-signature", "the signature is missing, wrong or stale")
-        except JSONDecodeError:
-            return Answer(400, "malformed", "the body is no JSON")
-        try:
-            message = CallbackBody.model_validate_json(body)
-        except ValidationError:
-            return Answer(422, "invalid-fields", "the body is not a callback of the /api/v2 provider")
-        return await self._hand_over(provider, headers["webhook-id"], message)
+            message = CallbackBody.model_validate(strict_json(body))
+        except Malformed as fault:
+            return Answer(400, "malformed", str(fault))
+        except ValidationError as faults:
+            return Answer(422, "invalid-fields", refusal(faults).detail)
+        return await self._hand_over(provider, headers["webhook-id"], message.data)
 
-    async def _hand_over(self, provider: str, webhook_id: str, message: CallbackBody) -> Answer:
+    async def _hand_over(self, provider: str, webhook_id: str, data: CallbackData) -> Answer:
         if self.deliver is None:
             return Answer(503, "starting", "try again in a moment")
-        data = message.data
-        status = STATUSES.get(message.type, data.status)
         try:
-            await self.deliver(provider, webhook_id[:255], data.client_ref, data.id, status, data.version)
+            await self.deliver(provider, webhook_id, data.client_ref, data.id, data.status, data.version)
+        except InvalidFields as refused:
+            return Answer(422, "invalid-fields", refused.detail)
         except (StoreUnavailable, ConcurrencyConflict):
             return Answer(503, "store-unavailable", "try again later")
         return TAKEN
@@ -177,9 +192,7 @@ def _hooks(secrets: str) -> tuple[Webhook, ...]:
 
 def _verified(hook: Webhook, body: bytes, headers: Mapping[str, str]) -> bool:
     try:
-        hook.verify(body, dict(headers))
-    except JSONDecodeError:
-        raise
+        hook.verify(body, dict(headers), json_parse=False)
     except (WebhookVerificationError, ValueError):
         return False
     return True
@@ -187,5 +200,5 @@ def _verified(hook: Webhook, body: bytes, headers: Mapping[str, str]) -> bool:
 
 def _problem(status: int, name: str, detail: str) -> web.Response:
     body = {"type": f"urn:appointments:problem:{name}", "title": name, "status": status, "detail": detail}
-    headers = {"Retry-After": "1"} if status == 503 else None
+    headers = {503: {"Retry-After": "1"}, 401: {"WWW-Authenticate": CHALLENGE}}.get(status)
     return web.json_response(body, status=status, content_type="application/problem+json", headers=headers)

@@ -9,7 +9,7 @@ from typing import Any, Self
 from uuid import UUID
 
 from appointments import bootstrap
-from appointments.callbacks import CallbackData
+from appointments.callbacks import Called
 from appointments.migration.reading import Reading, read_there
 from appointments.migration.split import Leader
 from appointments.outbox.sink import Subscriber
@@ -266,8 +266,8 @@ class Orchestrator:
         `InvalidFields` for what no provider may say.
         """
         fields = {"id": provider_ref, "client_ref": client_ref, "version": version, "status": status}
-        data = parse(CallbackData, fields)
-        told = CalledBack(webhook_id, data.id, BookingStatus(data.status), data.version)
+        data = parse(Called, {**fields, "webhook_id": webhook_id})
+        told = CalledBack(data.webhook_id, data.id, BookingStatus(data.status), data.version)
         try:
             return await self._runtime.called_back(provider, client_ref, told)
         except HistoryError:

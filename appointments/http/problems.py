@@ -12,6 +12,8 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
 
 from appointments.access.access import Unauthenticated
+from appointments.callbacks import CHALLENGE
+from appointments.http.strict_json import Malformed
 from domain.errors import AppointmentsError, CommandRefused, ConcurrencyConflict, ProviderUnavailable, StoreUnavailable
 
 MEDIA_TYPE = "application/problem+json"
@@ -97,7 +99,7 @@ def problem(
     if status == 503:
         given.setdefault("Retry-After", str(RETRY_AFTER_S))
     if status == 401:
-        given.setdefault("WWW-Authenticate", "Bearer")
+        given.setdefault("WWW-Authenticate", CHALLENGE if name == "bad-signature" else "Bearer")
     return Response(body.model_dump_json(), status, given, MEDIA_TYPE)
 
 
@@ -106,6 +108,8 @@ def told(fault: Exception) -> Response:
     match fault:
         case Refusal():
             return problem(fault.name, fault.detail, headers=fault.headers)
+        case Malformed():
+            return problem("malformed", str(fault))
         case CommandRefused():
             name = fault.problem if fault.problem in TABLE else CommandRefused.problem  # a step's own, say
             return problem(name, fault.detail, fault.errors)

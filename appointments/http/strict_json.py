@@ -1,4 +1,4 @@
-"""JSON as it is taken from strangers: UTF-8, one meaning, bounded depth. Raises `Refusal` for everything else.
+"""JSON as it is taken from strangers: UTF-8, one meaning, bounded depth. Raises `Malformed` for everything else.
 
 RFC 8259 leaves open what duplicate names, huge numbers and lone surrogates mean; nobody's booking should hang on that.
 """
@@ -7,13 +7,15 @@ import json
 import math
 from typing import Any
 
-from appointments.http.problems import Refusal
-
 DEPTH_MAX = 32
 
 
+class Malformed(Exception):
+    """What came has not one meaning."""
+
+
 def strict_json(body: bytes) -> Any:
-    """The one value that these bytes mean. Raises `Refusal` (`malformed`)."""
+    """The one value that these bytes mean. Raises `Malformed`."""
     try:
         value = json.loads(
             body.decode("utf-8"),
@@ -22,13 +24,13 @@ def strict_json(body: bytes) -> Any:
             parse_float=_finite,
         )
     except UnicodeDecodeError:
-        raise Refusal("malformed", "the body is not UTF-8") from None
+        raise Malformed("the body is not UTF-8") from None
     except json.JSONDecodeError as fault:
-        raise Refusal("malformed", f"the body is no JSON: {fault.msg} (character {fault.pos})") from None
+        raise Malformed(f"the body is no JSON: {fault.msg} (character {fault.pos})") from None
     except RecursionError:
         raise _too_deep() from None
     except ValueError:  # an integer of thousands of digits
-        raise Refusal("malformed", "a number in the body is out of range") from None
+        raise Malformed("a number in the body is out of range") from None
     _check(value, 1)
     return value
 
@@ -36,25 +38,25 @@ def strict_json(body: bytes) -> Any:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):
-        raise Refusal("malformed", "an object in the body has the same name twice")
+        raise Malformed("an object in the body has the same name twice")
     return made
 
 
 def _no_number(told: str) -> Any:
-    raise Refusal("malformed", f"{told} is no JSON number")
+    raise Malformed(f"{told} is no JSON number")
 
 
 def _finite(told: str) -> float:
     number = float(told)
     if not math.isfinite(number):
-        raise Refusal("malformed", "a number in the body is out of range")
+        raise Malformed("a number in the body is out of range")
     return number
 
 
 def _check(value: Any, depth: int) -> None:
     if isinstance(value, str):
         if "\0" in value or not _encodable(value):
-            raise Refusal("malformed", "a text in the body holds NUL or half of a surrogate pair")
+            raise Malformed("a text in the body holds NUL or half of a surrogate pair")
     elif isinstance(value, dict):
         for name, inner in value.items():
             _check(name, depth)
@@ -78,5 +80,5 @@ def _encodable(text: str) -> bool:
     return True
 
 
-def _too_deep() -> Refusal:
-    return Refusal("malformed", f"the body is nested deeper than {DEPTH_MAX}")
+def _too_deep() -> Malformed:
+    return Malformed(f"the body is nested deeper than {DEPTH_MAX}")
