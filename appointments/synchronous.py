@@ -2,13 +2,14 @@
 
 import asyncio
 import threading
-from collections.abc import Coroutine
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from uuid import UUID
 
 from appointments.orchestrator import Orchestrator
+from appointments.outbox.sink import Subscriber
 from appointments.privacy import Erasure
 from appointments.reconciling import Healed
 from appointments.settings import Settings
@@ -151,3 +152,18 @@ class SyncOrchestrator:
     def health(self) -> Health:
         """See `Orchestrator.health`."""
         return self._run(self._desk.health())
+
+    @contextmanager
+    def outbox(self, *further: Subscriber) -> Iterator[None]:
+        """See `Orchestrator.outbox`; a subscriber in this process is called in another thread."""
+
+        async def begun() -> AbstractAsyncContextManager[None]:
+            running = self._desk.outbox(*further)
+            await running.__aenter__()
+            return running
+
+        running = self._run(begun())
+        try:
+            yield
+        finally:
+            self._run(running.__aexit__(None, None, None))

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from appointments import AppointmentFilter, Orchestrator, Settings, SyncOrchestrator
+from appointments.outbox.cloudevents import CloudEvent
+from appointments.outbox.sink import Handler, Subscriber
 from domain.errors import InvalidFields, KeyReused, StoreLocked, UnknownAppointment
 from providers.local import LocalProvider
 
@@ -102,3 +104,21 @@ def test_a_desk_that_is_never_entered_leaves_nothing_open() -> None:
     """An event loop that nobody closes would be told as a warning, which is an error here."""
     SyncOrchestrator.open(Settings(store="memory:", provider="local:"))
     gc.collect()
+
+
+def test_subscribers_are_told_while_the_block_runs(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    async def take(event: CloudEvent) -> None:
+        told.append(event.type)
+        if event.type.endswith("appointment-confirmed.v1"):
+            ended.set()
+
+    ended = threading.Event()
+    with opened(tmp_path) as desk:
+        with desk.outbox(Subscriber("mine", "default", Handler(take))):
+            desk.book(FIELDS, key="key-1", wait=5)
+            assert ended.wait(5)
+        before = len(told)
+        desk.book(FIELDS, key="key-2", wait=5)
+    assert len(told) == before
