@@ -25,6 +25,7 @@ from store.log_writer import LogWriter
 from store.port import Lane, OpenWork, Worker
 from store.postgres_schema import bring_up_to_date, check_up_to_date
 from store.postgres_server import READERS_MAX, address, check_server, reading_engine, told, writing_engine
+from store.postgres_shard import Shard, check_shard, make_shard
 from store.postgres_writer import PostgresLogWriter
 from store.rows import instant, microseconds
 from store.sql import SqlStore, keep_checkpoint
@@ -58,11 +59,13 @@ class PostgresStore(SqlStore):
             journal.after_commit(self._committed)
 
     @classmethod
-    def open(cls, url: str, owner: str, *, read_only: bool = False, lease_s: float = LEASE_S) -> Self:
+    def open(
+        cls, url: str, owner: str, *, read_only: bool = False, lease_s: float = LEASE_S, shard: Shard | None = None
+    ) -> Self:
         """Open the database at `postgresql://…`, its tables made or brought up to date; `owner` as in `claim`.
 
-        Raises `InvalidFields` (no such address), `StoreRefused` (a server that loses data, tables that are not ours or
-        newer), `StoreUnavailable` (it does not answer).
+        `shard`: which of several databases it is to be. Raises `InvalidFields` (no such address), `StoreRefused` (a
+        server that loses data, tables that are not ours or newer, another shard), `StoreUnavailable` (no answer).
         """
         where = address(url)
         readers, writers = reading_engine(where, read_only), writing_engine(where, lease_s)
@@ -81,10 +84,12 @@ class PostgresStore(SqlStore):
         try:
             if read_only:
                 check_up_to_date(readers)
+                check_shard(readers, shard)
             else:
                 with writers.connect() as connection:
                     check_server(connection)
                 bring_up_to_date(readers)
+                make_shard(readers, shard)
                 journal = Journal(open_writer)
         except BaseException as error:
             readers.dispose()

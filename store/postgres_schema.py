@@ -10,7 +10,7 @@ from sqlalchemy.exc import ProgrammingError
 
 from domain.errors import StoreRefused
 
-SCHEMA = 2
+SCHEMA = 3
 """The newest revision that this program knows."""
 UPGRADE_LOCK = 0x41505054_00000002
 """The advisory lock of whoever changes the tables."""

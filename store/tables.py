@@ -8,6 +8,7 @@ included.
 from sqlalchemy import (
     BigInteger,
     Boolean,
+    CheckConstraint,
     Column,
     ColumnElement,
     Index,
@@ -134,3 +135,12 @@ held_names = Table(
     Column("owner", _TEXT, nullable=False),
 )
 """Names that one worker alone holds, as long as it is among the workers."""
+
+shard = Table(
+    "shard",
+    shared,
+    Column("alone", Boolean, CheckConstraint("alone"), primary_key=True),
+    Column("name", _TEXT, nullable=False),
+    Column("names", _TEXT, nullable=False),
+)
+"""Which of several databases this is; `names` is a JSON list of them all. No row: it is the only one."""

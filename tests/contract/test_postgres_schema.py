@@ -13,6 +13,7 @@ from store import postgres_schema
 from store.port import Append, RecordedEvent
 from store.postgres import PostgresStore
 from store.postgres_schema import SCHEMA, bring_up_to_date, revision_of, upgrade
+from store.postgres_shard import Shard
 from store.tables import metadata, shared
 from tests.postgres.server import PostgresServer
 
@@ -84,15 +85,18 @@ async def test_control_with_a_lock_of_its_own_it_does_not_wait(
         assert revision_of(connection) == SCHEMA
 
 
-async def test_an_older_schema_is_brought_up_to_date_with_its_data(engine: Engine, postgres_url: str) -> None:
-    at_revision(engine, "0001")
+@pytest.mark.parametrize("older", range(1, SCHEMA))
+async def test_an_older_schema_is_brought_up_to_date_with_its_data(
+    older: int, engine: Engine, postgres_url: str
+) -> None:
+    at_revision(engine, f"{older:04}")
     with engine.begin() as connection:
         connection.execute(
             text("INSERT INTO events VALUES (1, :id, 1, 'appointment-requested.v1', 0, '{}', '', '\\x00')"),
             {"id": UUID(int=1).bytes},
         )
         connection.execute(text("INSERT INTO checkpoints VALUES ('outbox', 1)"))
-    with pytest.raises(StoreRefused, match="has schema revision 1, 2 is needed"):
+    with pytest.raises(StoreRefused, match=f"has schema revision {older}, {SCHEMA} is needed"):
         await asyncio.to_thread(PostgresStore.open, postgres_url, "reader", read_only=True)
     store = await asyncio.to_thread(PostgresStore.open, postgres_url, "worker")
     assert [one.stream_id for one in await store.log()] == [UUID(int=1)]
@@ -192,3 +196,43 @@ def test_a_server_that_is_not_there_is_told_without_the_password() -> None:
     with pytest.raises(StoreUnavailable, match=r"postgresql://user:\*\*\*@127.0.0.1:1/db cannot be opened") as told:
         PostgresStore.open("postgresql://user:secret@127.0.0.1:1/db", "worker")
     assert "secret" not in str(told.value)
+
+
+NORTH, SOUTH = Shard.of("north", ("south", "north")), Shard.of("south", ("north", "south"))
+
+
+async def test_a_new_database_is_the_shard_that_it_was_first_opened_as(postgres_url: str) -> None:
+    for read_only in (False, True):
+        opened = PostgresStore.open(postgres_url, "worker", read_only=read_only, shard=NORTH)
+        await opened.close()
+        for other in (SOUTH, Shard.of("north", ("north", "south", "west")), None):
+            with pytest.raises(StoreRefused, match="the database is shard north of north, south, not"):
+                PostgresStore.open(postgres_url, "worker", read_only=read_only, shard=other)
+
+
+async def test_a_shard_takes_no_program_that_knows_of_none(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    await PostgresStore.open(postgres_url, "worker", shard=NORTH).close()
+    monkeypatch.setattr(postgres_schema, "SCHEMA", 2)
+    with pytest.raises(StoreRefused, match="needs a program that knows schema revision 3"):
+        PostgresStore.open(postgres_url, "older", shard=NORTH)
+
+
+async def test_a_database_with_a_log_becomes_no_shard(postgres_url: str) -> None:
+    before = PostgresStore.open(postgres_url, "worker")
+    await before.append(Append(UUID(int=1), 0, (event(1),)))
+    await before.close()
+    with pytest.raises(StoreRefused, match="holds a log already"):
+        PostgresStore.open(postgres_url, "worker", shard=NORTH)
+    after = PostgresStore.open(postgres_url, "worker")
+    assert await after.position() == 1
+    await after.close()
+
+
+async def test_of_two_that_open_a_new_database_under_other_names_one_is_refused(postgres_url: str) -> None:
+    opening = [asyncio.to_thread(PostgresStore.open, postgres_url, "w", shard=shard) for shard in (NORTH, SOUTH) * 3]
+    found = await asyncio.gather(*opening, return_exceptions=True)
+    stores = [one for one in found if isinstance(one, PostgresStore)]
+    assert len(stores) == 3
+    assert all(isinstance(one, StoreRefused) for one in found if one not in stores)
+    for store in stores:
+        await store.close()
