@@ -1,7 +1,9 @@
 """Dead letters: what no program takes up any more, as the API tells it, and what a subscriber did not take."""
 
 from itertools import groupby
+from typing import Annotated
 
+from pydantic import Field
 from starlette.responses import Response
 
 from appointments.console.site import Site, Visit
@@ -14,7 +16,7 @@ SHOWN_MAX = 200
 
 
 class _Why(Value):
-    reason: Reason
+    reason: Annotated[Reason, Field(min_length=1)]
 
 
 async def letters(at: Site, visit: Visit) -> Response:

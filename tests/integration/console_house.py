@@ -4,10 +4,11 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID, uuid4
 
 import aiohttp
 from playwright.async_api import Browser, Page, async_playwright
@@ -20,8 +21,13 @@ from appointments.access.tokens import TokenFile, token_file
 from appointments.http.app import application
 from appointments.http.door import Door
 from appointments.http.server import listen, serve, url
+from appointments.outbox.dead_letters import abandon, dead_letters
 from appointments.views import Appointment
+from domain.events import AppointmentParked, DeliveryAbandoned
+from domain.provider import BookingDetails, Call
 from mocks.server import MockProvider
+from store.mapper import encode
+from store.port import Append
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
@@ -40,6 +46,11 @@ def wanted(n: int) -> dict[str, Any]:
         "time_zone": "Europe/Berlin",
         "summary": f"Check-up <b>{n}</b>",
     }
+
+
+def by_hand(one: Appointment) -> Call:
+    """Somebody at the provider's own pages."""
+    return Call(operation_id=f"by-hand-{one.id}", client_ref=str(one.id), timeout_ms=5_000)
 
 
 @dataclass
@@ -64,6 +75,41 @@ class House:
             await self.desk.cancel(one.id, key=f"cancel-{one.id}", wait=10)
         self.mock.clear_scripts()
         return [await self.desk.show(one.id) for one in booked]
+
+    async def dead_letters(self, sink: str = "crm", count: int = 2) -> list[str]:
+        """The ids of events that a subscriber did not take."""
+        one = await self.desk.book(wanted(20), key="told", wait=10)
+        for version in range(1, count + 1):
+            gone = DeliveryAbandoned(
+                at=now(),
+                sink=sink,
+                tenant="default",
+                appointment=one.id,
+                version=version,
+                attempts=9,
+                reason="answered 503, at https://crm.example/hooks/appointments/events-of-the-front-desk",
+            )
+            await abandon(self.desk.runtime.store, gone)
+        return [letter.id for letter in await dead_letters(self.desk.runtime.store, "default", sink)]
+
+    async def strangers(self) -> None:
+        """A callback for nobody, and an event of a newer program."""
+        await self.desk.called_back("main", "wh_1", f"{UUID(int=7)}", "bk_of_somebody_else", "accepted", 1)
+        stream = uuid4()
+        event = replace(encode(stream, 1, AppointmentParked(at=now(), reason="x")), type="of-the-future.v9")
+        await self.desk.runtime.store.append(Append(stream, 0, (event,), touches_work=False))
+
+    async def edited(self) -> tuple[Appointment, Appointment]:
+        """Two appointments, of which somebody has moved one and taken the other out of the provider's calendar."""
+        moved, gone = [await self.desk.book(wanted(n), key=f"edited-{n}", wait=10) for n in (22, 23)]
+        provider = self.desk.provider("main")
+        later = {"start": moved.start + timedelta(hours=5), "end": moved.end + timedelta(hours=5)}
+        details = BookingDetails(calendar="main", time_zone="Europe/Berlin", summary=moved.summary, **later)
+        assert moved.provider_ref
+        assert gone.provider_ref
+        await provider.reschedule(by_hand(moved), moved.provider_ref, None, details)
+        await provider.cancel(by_hand(gone), "main", gone.provider_ref)
+        return moved, gone
 
 
 @asynccontextmanager
