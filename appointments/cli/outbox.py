@@ -11,11 +11,12 @@ from appointments.cli.command import command
 from appointments.cli.ending import ExitCode
 from appointments.cli.read import reading
 from appointments.cli.session import Session
-from appointments.outbox.dead_letters import ask_again, consumer, dead_by_sink, dead_letters
+from appointments.outbox.dead_letters import DeadLetter, ask_again, consumer, dead_by_sink, dead_letters
 from domain.commands import Reason, parse
 from domain.errors import InvalidFields
 from domain.provider import Value
 from saga.clock import WallClock
+from store.port import Store
 
 Sink = Annotated[str | None, typer.Option("--sink", help="Only those of this subscription.")]
 
@@ -48,7 +49,7 @@ async def list_(session: Session) -> ExitCode:
     told = [
         {
             "sink": name,
-            "url": one.url,
+            "url": one.shown_url,
             "types": list(one.types),
             "checkpoint": reached[name],
             "lag": None if (at := reached[name]) is None else position - at,
@@ -65,10 +66,15 @@ async def list_(session: Session) -> ExitCode:
     return ExitCode.DONE
 
 
-async def letters(session: Session, sink: Sink = None) -> ExitCode:
+async def letters(
+    session: Session,
+    sink: Sink = None,
+    every: Annotated[bool, typer.Option("--all", help="Also those that were told again since.")] = False,
+) -> ExitCode:
     """List the events of --tenant that a subscriber did not take, in the order in which they were given up."""
     async with reading(session) as store:
-        found = await dead_letters(store, session.settings.tenant, sink)
+        found = await _known(session, store, sink)
+    found = [one for one in found if every or one.stands != "told again"]
     table = render.table("event", "sink", "given up", "attempts", "why", "now")
     table.columns[0].no_wrap = True
     for one in found:
@@ -93,18 +99,34 @@ async def redeliver(
     bootstrap.check_exists(settings)
     store = await bootstrap.open_store(settings)
     try:
-        waiting = [one for one in await dead_letters(store, settings.tenant, sink) if one.stands == "dead"]
-        unknown = set(ids or ()).difference(one.id for one in waiting)
-        if unknown:
-            raise InvalidFields(
-                f"{', '.join(sorted(unknown))}: no dead letter; `appointments outbox dead-letters` shows them",
-                (("/ids", "unknown"),),
-            )
-        asked = [one for one in waiting if every or one.id in (ids or ())]
+        asked = _chosen(await _known(session, store, sink), ids)
         for one in asked:
             await ask_again(store, one, settings.tenant, settings.actor, why, WallClock().now())
     finally:
         await store.close()
     told = [{"id": one.id, "sink": one.sink} for one in asked]
-    session.answer(told, Text(f"{len(told)} to be told again"))
+    session.answer(told, Text(f"{len(told)} to be told again, by the process that serves this store now or next"))
+    for name in sorted({one.sink for one in asked} - settings.subscriptions.keys()):
+        session.note(f"{name} is no subscription of these settings: a process that has it is to tell it")
     return ExitCode.DONE
+
+
+async def _known(session: Session, store: Store, sink: str | None) -> list[DeadLetter]:
+    """The tenant's, of this subscription. Raises `InvalidFields` for one that neither the settings nor the log have."""
+    settings = session.settings
+    found = await dead_letters(store, settings.tenant, sink)
+    if sink is not None and not found and sink not in settings.subscriptions:
+        named = ", ".join(sorted(settings.subscriptions)) or "none"
+        raise InvalidFields(f"{sink} is no subscription; these are: {named}", (("/sink", "unknown"),))
+    return found
+
+
+def _chosen(found: list[DeadLetter], ids: list[str] | None) -> list[DeadLetter]:
+    """Those of these ids, or all. Raises `InvalidFields` for an id that is no dead letter, or is asked for already."""
+    waiting = [one for one in found if one.stands == "dead"]
+    missing = sorted(set(ids or ()).difference(one.id for one in waiting))
+    if not missing:
+        return [one for one in waiting if not ids or one.id in ids]
+    stands = next((one.stands for one in found if one.id == missing[0]), None)
+    why = f"{stands} already" if stands else "no dead letter; `appointments outbox dead-letters` shows them"
+    raise InvalidFields(f"{missing[0]}: {why}", (("/ids", "unknown"),))

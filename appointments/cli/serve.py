@@ -79,7 +79,7 @@ async def serve(
         everybody = Principal(tenant=settings.tenant, actor="dev", role=Role.ADMIN) if dev else None
         access = Access(tokens, Throttle(settings.http_rate, settings.http_burst), clock.now, everybody)
         app = application(desk, access, clock.now)
-        up, drain_s = partial(_tell, session, url(opened), dev), settings.http_drain_ms / 1_000
+        up, drain_s = partial(_tell, session, url(opened), dev, settings), settings.http_drain_ms / 1_000
         try:
             async with desk.outbox():
                 await serve_http(app, opened, up, drain_s)
@@ -122,10 +122,12 @@ async def _for_dev(session: Session, stack: AsyncExitStack) -> Settings:
     return settings
 
 
-def _tell(session: Session, here: str, dev: bool) -> None:
+def _tell(session: Session, here: str, dev: bool, settings: Settings) -> None:
     session.note(f"api       {here}/v1/appointments, described by {here}/openapi.json")
     session.note(f"console   {here}/console/")
     session.note(f"health    {here}/healthz, /readyz; figures {here}/metrics")
+    for name, told in settings.subscriptions.items():
+        session.note(f"tells     {name} at {told.shown_url}; `appointments outbox list` says how far it is")
     if dev:
         session.note("no tokens are asked for: this is for trying things out")
         session.note(EXAMPLE.format(here=here))

@@ -55,6 +55,11 @@ class Subscription(Value):
         """Told over HTTP."""
         return self.url.startswith("http")
 
+    @property
+    def shown_url(self) -> str:
+        """The address without its query, which may hold a secret."""
+        return self.url.partition("?")[0]
+
     @model_validator(mode="after")
     def _usable(self) -> Self:
         try:

@@ -104,4 +104,4 @@ def judged(status: int, retry_s: float) -> Answer:
 
 def _told(fault: Exception) -> str:
     """Why there was no answer, for the log: neither what a stranger has sent, nor the path, which may be a secret."""
-    return str(fault) if isinstance(fault, OSError) else type(fault).__name__
+    return (fault.strerror if isinstance(fault, OSError) else None) or type(fault).__name__

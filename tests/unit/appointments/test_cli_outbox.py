@@ -70,15 +70,20 @@ def test_another_tenant_sees_neither_the_subscription_nor_its_dead_letters(log: 
 def test_a_dead_letter_is_shown_asked_for_and_told_again(log: Path) -> None:
     in_store(log, 2, 3, 5)
     assert [one["id"] for one in letters()] == [f"{ID}-3", f"{ID}-5"]
-    assert letters("--sink", "other") == []
+    for words in (("dead-letters",), ("redeliver", "--all")):
+        nobody = appointments("outbox", *words, "--sink", "other")
+        assert (nobody.code, nobody.err.strip()) == (2, "other is no subscription; these are: crm")
+    unknown = appointments("outbox", "redeliver", f"{ID}-4")
+    assert (unknown.code, "no dead letter" in unknown.err) == (2, True)
     said = appointments("outbox", "redeliver", f"{ID}-3", "--sink", "crm", "--reason", "mended there", "--json")
     assert (said.code, said.json) == (0, [{"id": f"{ID}-3", "sink": "crm"}])
     shown = appointments("outbox", "dead-letters").out
     assert "to be told again" in shown
     again = appointments("outbox", "redeliver", f"{ID}-3")
-    assert (again.code, "no dead letter" in again.err) == (2, True)
+    assert (again.code, again.err.strip()) == (2, f"{ID}-3: to be told again already")
     in_store(log, in_store(log))
-    assert [one["stands"] for one in letters()] == ["told again", "dead"]
+    assert [one["id"] for one in letters()] == [f"{ID}-5"]
+    assert [one["stands"] for one in letters("--all")] == ["told again", "dead"]
     assert appointments("outbox", "redeliver", "--all", "--json").json == [{"id": f"{ID}-5", "sink": "crm"}]
 
 
@@ -86,7 +91,26 @@ def test_which_ones_has_to_be_said(log: Path) -> None:
     for words in ((), (f"{ID}-3", "--all")):
         said = appointments("outbox", "redeliver", *words)
         assert (said.code, "name events, or give --all" in said.err) == (2, True)
-    assert appointments("outbox", "redeliver", "--all").out.strip() == "0 to be told again"
+    assert appointments("outbox", "redeliver", "--all").out.startswith("0 to be told again")
+
+
+def test_what_is_to_be_told_by_a_subscriber_that_is_not_in_the_settings_is_said_so(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_store(log, 2, 3)
+    monkeypatch.setenv("APPOINTMENTS_SUBSCRIPTIONS", "{}")
+    said = appointments("outbox", "redeliver", "--all", "--sink", "crm")
+    assert (said.code, said.out.split(",")[0]) == (0, "1 to be told again")
+    assert "crm is no subscription of these settings" in said.err
+
+
+def test_a_secret_in_the_address_is_not_shown(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named = {"crm": {"url": "https://crm.example.org/events?token=hush", "secret": SECRET}}
+    monkeypatch.setenv("APPOINTMENTS_SUBSCRIPTIONS", json.dumps(named))
+    for words in (("list",), ("list", "--json")):
+        said = appointments("outbox", *words).out
+        assert "crm.example.org/events" in said
+        assert "hush" not in said
 
 
 def test_the_log_is_as_sound_with_dead_letters_as_without(log: Path) -> None:
