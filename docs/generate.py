@@ -276,6 +276,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "interface-outcomes": interfaces.outcomes,
     "interface-results": interfaces.results,
     "http-routes": over_http.routes,
+    "roles": over_http.roles,
     "http-problems": over_http.problems,
     "http-limits": over_http.limits,
     "test-table": evidence.test_table,

@@ -20,13 +20,13 @@ PROVIDERS_MAX = 50
 """Providers that are shown, those with the most requests; how many are left out is a figure of its own."""
 
 
-def openmetrics(report: FiguresReport, *others: Collector) -> str:
-    """The report, and what others tell, as OpenMetrics text.
+def openmetrics(report: FiguresReport | None, *others: Collector) -> str:
+    """The report (None: there is none to be told), and what others tell, as OpenMetrics text.
 
     Counters only grow when the report is of the whole log, without a window.
     """
     registry = CollectorRegistry(auto_describe=False)
-    for one in (_Families(report), *others):
+    for one in (*([_Families(report)] if report else ()), *others):
         registry.register(one)
     text: bytes = generate_latest(registry)  # type: ignore[no-untyped-call]
     return text.decode()

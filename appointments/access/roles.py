@@ -1,4 +1,4 @@
-"""Roles and what each may do: one table, read by every way in."""
+"""Roles and what each may do, operations and what each takes: two tables, read by every way in."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -42,6 +42,31 @@ MAY: Mapping[Role, frozenset[Permission]] = {
     Role.ADMIN: frozenset(Permission),
 }
 """Tokens are made on the command line, by whoever may read the store's folder: no role can make them."""
+
+NEEDS: Mapping[str, Permission | None] = {
+    "book": Permission.BOOK,
+    "cancel": Permission.BOOK,
+    "reschedule": Permission.BOOK,
+    "ui_event": Permission.BOOK,
+    "act": Permission.OPERATE,
+    "list_appointments": Permission.READ,
+    "appointment": Permission.READ,
+    "figures": Permission.READ,
+    "tenant_stream": Permission.READ,
+    "appointment_stream": Permission.READ,
+    "events": Permission.AUDIT,
+    "state": Permission.AUDIT,
+    "replay": Permission.AUDIT,
+    "left_behind": Permission.AUDIT,
+    "reconcile": Permission.RECONCILE,
+    "report": Permission.AUDIT,
+    "heal": Permission.HEAL,
+    "called_back": None,
+    "healthz": None,
+    "readyz": None,
+    "metrics": None,
+}
+"""What each operation of the HTTP API takes, by its name there; None: no token. One that is not here is not served."""
 
 
 class Principal(Value):

@@ -12,7 +12,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
 from appointments.access.access import Unauthenticated
-from appointments.access.roles import Permission, Principal
+from appointments.access.roles import NEEDS, Principal
 from appointments.http.door import Door
 from appointments.http.problems import Refusal
 from appointments.orchestrator import Orchestrator
@@ -51,30 +51,44 @@ async def door(request: Request) -> Door:
     return found
 
 
-class May(HTTPBearer):
-    """The dependency of a route that takes a permission. Raises `Unauthenticated` and `Refusal`."""
+class Admission(HTTPBearer):
+    """The dependency of every route that takes a token. Raises `Unauthenticated` and `Refusal`."""
 
-    def __init__(self, permission: Permission) -> None:
+    def __init__(self) -> None:
         told = "`appointments token create` makes one; `serve --dev` asks for none"
         super().__init__(scheme_name="bearer", description=told, auto_error=False)
-        self._permission = permission
 
     async def __call__(self, request: Request) -> Visit:  # type: ignore[override]
-        """Who asks, once it is clear that it may."""
-        at: Door = request.app.state.door
-        scheme, _, text = request.headers.get("authorization", "").partition(" ")
-        token = text.strip() or None if scheme.lower() == "bearer" else None
-        try:
-            who = at.access.authenticate(token)
-        except Unauthenticated:
-            # Who shows none, to learn how it is asked for, is told that however often.
-            if token is not None:
-                check_pace(at.access.failed(request.client.host if request.client else "", at.now()))
+        """Who asks, once it is clear that it may do what `NEEDS` says that this route takes."""
+        visit, needed = _visit(request), NEEDS[request.scope["route"].name]
+        if needed is None or not visit.door.access.allows(visit.who, needed):
+            raise Refusal("forbidden", f"a {visit.who.role} may not do this: it takes the permission to {needed}")
+        return visit
+
+
+async def known(request: Request) -> Visit | None:
+    """The dependency of a route that is open to everybody, and tells more to who shows a token. Raises the same."""
+    try:
+        return _visit(request)
+    except Unauthenticated:
+        if "authorization" in request.headers:
             raise
-        check_pace(at.access.throttle(who.tenant, at.now()))
-        if not at.access.allows(who, self._permission):
-            raise Refusal("forbidden", f"a {who.role} may not do this: it takes the permission to {self._permission}")
-        return Visit(at, who)
+        return None
+
+
+def _visit(request: Request) -> Visit:
+    at: Door = request.app.state.door
+    scheme, _, text = request.headers.get("authorization", "").partition(" ")
+    token = text.strip() or None if scheme.lower() == "bearer" else None
+    try:
+        who = at.access.authenticate(token)
+    except Unauthenticated:
+        # Who shows none, to learn how it is asked for, is told that however often.
+        if token is not None:
+            check_pace(at.access.failed(request.client.host if request.client else "", at.now()))
+        raise
+    check_pace(at.access.throttle(who.tenant, at.now()))
+    return Visit(at, who)
 
 
 def check_pace(wait_s: float | None) -> None:
@@ -172,11 +186,7 @@ def _version(tag: str) -> int:
 
 
 At = Annotated[Door, Depends(door)]
-Reader = Annotated[Visit, Depends(May(Permission.READ))]
-Booker = Annotated[Visit, Depends(May(Permission.BOOK))]
-Auditor = Annotated[Visit, Depends(May(Permission.AUDIT))]
-Operator = Annotated[Visit, Depends(May(Permission.OPERATE))]
-Reconciler = Annotated[Visit, Depends(May(Permission.RECONCILE))]
-Healer = Annotated[Visit, Depends(May(Permission.HEAL))]
+Admitted = Annotated[Visit, Depends(Admission())]
+Known = Annotated[Visit | None, Depends(known)]
 Keyed = Annotated[Said, Depends(keyed)]
 MayBeKeyed = Annotated[Said, Depends(said)]

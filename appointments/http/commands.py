@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from appointments.http.answers import commanded
-from appointments.http.asking import Booker, Keyed, MayBeKeyed, Operator, Said, Visit
+from appointments.http.asking import Admitted, Keyed, MayBeKeyed, Said, Visit
 from appointments.http.moments import Timed
 from appointments.http.routing import router
 from appointments.views import AppointmentBody
@@ -35,14 +35,14 @@ def _who(visit: Visit, said: Said) -> dict[str, Any]:
 
 
 @routes.post("/v1/appointments", status_code=202, response_model=AppointmentBody)
-async def book(visit: Booker, asked: Timed[BookAppointment], said: Keyed) -> Response:
+async def book(visit: Admitted, asked: Timed[BookAppointment], said: Keyed) -> Response:
     """Book. Answered when the command is durable: it will be carried out, whatever happens to this process."""
     return await commanded(visit, await visit.desk.book(asked, **_who(visit, said)), said, books=True)
 
 
 @routes.post(f"{ONE}/cancel", status_code=202, response_model=AppointmentBody)
 async def cancel(
-    visit: Booker, id: UUID, said: Keyed, asked: Annotated[CancelAppointment | None, Body()] = None
+    visit: Admitted, id: UUID, said: Keyed, asked: Annotated[CancelAppointment | None, Body()] = None
 ) -> Response:
     """Cancel it, whatever its provider says by then."""
     expected, reason = await said.expected(visit, id), asked.reason if asked else ""
@@ -51,7 +51,7 @@ async def cancel(
 
 
 @routes.post(f"{ONE}/reschedule", status_code=202, response_model=AppointmentBody)
-async def reschedule(visit: Booker, id: UUID, asked: Timed[RescheduleAppointment], said: Keyed) -> Response:
+async def reschedule(visit: Admitted, id: UUID, asked: Timed[RescheduleAppointment], said: Keyed) -> Response:
     """Move it to another time."""
     wanted: dict[str, Any] = {"start": asked.start, "end": asked.end, "time_zone": asked.time_zone}
     expected = await said.expected(visit, id)
@@ -60,7 +60,7 @@ async def reschedule(visit: Booker, id: UUID, asked: Timed[RescheduleAppointment
 
 
 @routes.post(f"{ONE}/actions", status_code=202, response_model=AppointmentBody)
-async def act(visit: Operator, id: UUID, asked: Act, said: MayBeKeyed) -> Response:
+async def act(visit: Admitted, id: UUID, asked: Act, said: MayBeKeyed) -> Response:
     """An operator's action. Without a key, the same action at the same version is done once."""
     wanted: dict[str, Any] = {"action": asked.action, "reason": asked.reason, "step": asked.step}
     acted = await visit.desk.act(id, expected_version=await said.expected(visit, id), **wanted, **_who(visit, said))
@@ -68,7 +68,7 @@ async def act(visit: Operator, id: UUID, asked: Act, said: MayBeKeyed) -> Respon
 
 
 @routes.post("/v1/ui-events", status_code=202, response_model=AppointmentBody)
-async def ui_event(visit: Booker, asked: UiEvent, said: Keyed) -> Response:
+async def ui_event(visit: Admitted, asked: UiEvent, said: Keyed) -> Response:
     """An event of the legacy front end as the command that it stands for."""
     event = asked.model_dump(exclude_unset=True)
     given = await visit.desk.ui_event(event, **_who(visit, said))

@@ -5,7 +5,7 @@ nothing is read.
 """
 
 import asyncio
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import NamedTuple
@@ -20,6 +20,8 @@ from store.sql import SqlStore
 BUFFER_MAX = 1_000
 """Events that wait for one watcher."""
 WATCHERS_MAX = 10_000
+WATCHERS_OF_TENANT_MAX = 5_000
+"""One tenant takes the places of no other's watchers."""
 PAGE = 500
 POLL_S = 1.0
 """How often the log is looked at where no commit is told of."""
@@ -81,6 +83,7 @@ class Follower:
         self._store = store
         self._watchers: dict[tuple[str, UUID | None], set[Watcher]] = defaultdict(set)
         self._count = 0
+        self._of_tenant: Counter[str] = Counter()
         self._position = 0
         self._states = RecentStates()
         self._one_at_a_time = asyncio.Lock()
@@ -122,13 +125,14 @@ class Follower:
     @asynccontextmanager
     async def watching(self, tenant: str, appointment: UUID | None) -> AsyncIterator[tuple[Watcher, int]]:
         """A watcher, and the position behind which it is given everything. Raises `Refusal`: there are too many."""
-        if self._count >= WATCHERS_MAX:
-            raise Refusal("busy", f"{WATCHERS_MAX} clients watch already")
+        if self._count >= WATCHERS_MAX or self._of_tenant[tenant] >= WATCHERS_OF_TENANT_MAX:
+            raise Refusal("busy", "as many clients as may do so watch already")
         watcher = Watcher(tenant, appointment)
         async with self._one_at_a_time:
             if not self._count:
                 self._position = await self._store.position()
             self._count += 1
+            self._of_tenant[tenant] += 1
             self._watchers[tenant, appointment].add(watcher)
         if self._ending:
             watcher.end()
@@ -136,6 +140,7 @@ class Follower:
             yield watcher, self._position
         finally:
             self._count -= 1
+            self._of_tenant[tenant] -= 1
             self._watchers[tenant, appointment].discard(watcher)
             if not self._watchers[tenant, appointment]:
                 del self._watchers[tenant, appointment]

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from appointments.http.answers import document, etag, linked, shown
-from appointments.http.asking import Auditor, Reader, unchanged
+from appointments.http.asking import Admitted, unchanged
 from appointments.http.dead_letters import DeadLetters
 from appointments.http.moments import Moment
 from appointments.http.routing import router
@@ -55,7 +55,7 @@ class ListQuery(BaseModel):
 
 
 @routes.get("/v1/appointments", response_model=Listed)
-async def list_appointments(visit: Reader, query: Annotated[ListQuery, Query()], request: Request) -> Response:
+async def list_appointments(visit: Admitted, query: Annotated[ListQuery, Query()], request: Request) -> Response:
     """A page of appointments. A walk along `next_cursor` neither skips nor repeats, whatever is written meanwhile."""
     asked = query.model_dump(by_alias=True, exclude_none=True)
     page = await visit.desk.list(parse(AppointmentFilter, {**asked, "tenant": visit.tenant}))
@@ -66,7 +66,7 @@ async def list_appointments(visit: Reader, query: Annotated[ListQuery, Query()],
 
 
 @routes.get(ONE, response_model=AppointmentBody)
-async def appointment(visit: Reader, id: UUID, request: Request) -> Response:
+async def appointment(visit: Admitted, id: UUID, request: Request) -> Response:
     """One appointment as it stands now."""
     one = await visit.desk.show(id, tenant=visit.tenant)
     if unchanged(request, one.version):
@@ -76,7 +76,7 @@ async def appointment(visit: Reader, id: UUID, request: Request) -> Response:
 
 @routes.get(f"{ONE}/events", response_model=Trail)
 async def events(
-    visit: Auditor,
+    visit: Admitted,
     id: UUID,
     after: Annotated[int, Query(ge=0, le=2**31, description="Those behind this version.")] = 0,
     limit: Annotated[int, Query(ge=1, le=EVENTS_MAX)] = EVENTS_MAX,
@@ -90,7 +90,7 @@ async def events(
 
 @routes.get(f"{ONE}/state", response_model=AppointmentBody)
 async def state(
-    visit: Auditor,
+    visit: Admitted,
     id: UUID,
     version: Annotated[int | None, Query(ge=1, le=2**31)] = None,
     instant: Annotated[Moment | None, Query(alias="at", description="With an offset.")] = None,
@@ -102,14 +102,14 @@ async def state(
 
 
 @routes.post(f"{ONE}/replay", response_model=Replay)
-async def replay(visit: Auditor, id: UUID) -> Response:
+async def replay(visit: Admitted, id: UUID) -> Response:
     """Decide again what was decided, and compare it with what was recorded."""
     return document(await visit.desk.replay(id, tenant=visit.tenant))
 
 
 @routes.get("/v1/figures", response_model=FiguresReport)
 async def figures(
-    visit: Reader,
+    visit: Admitted,
     since: Annotated[Moment | None, Query()] = None,
     until: Annotated[Moment | None, Query()] = None,
 ) -> Response:
@@ -118,6 +118,6 @@ async def figures(
 
 
 @routes.get("/v1/dead-letters", response_model=DeadLetters)
-async def left_behind(visit: Auditor) -> Response:
+async def left_behind(visit: Admitted) -> Response:
     """What no program takes up any more: an operator has to."""
     return document(await visit.door.letters.of(visit.tenant))

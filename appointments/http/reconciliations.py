@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from appointments.http.answers import document
-from appointments.http.asking import Auditor, Healer, Reconciler
+from appointments.http.asking import Admitted
 from appointments.http.door import Door
 from appointments.http.moments import Moment
 from appointments.http.negotiation import best
@@ -52,7 +52,7 @@ class Healing(BaseModel):
 
 
 @routes.post("/v1/reconciliations", status_code=201, response_model=KeptReport)
-async def reconcile(visit: Reconciler, asked: Reconcile) -> Response:
+async def reconcile(visit: Admitted, asked: Reconcile) -> Response:
     """Compare a calendar with the log: intended, attempted, there. Changes nothing."""
     if asked.from_ and asked.to and asked.to <= asked.from_:
         raise InvalidFields("to must be later than from", (("/to", "not later than from"),))
@@ -67,7 +67,7 @@ async def reconcile(visit: Reconciler, asked: Reconcile) -> Response:
     responses={200: {"content": {CSV: {"schema": {"type": "string"}}, HTML: {"schema": {"type": "string"}}}}},
 )
 async def report(
-    visit: Auditor, id: UUID, accept: Annotated[str, Header(max_length=1_000, include_in_schema=False)] = JSON
+    visit: Admitted, id: UUID, accept: Annotated[str, Header(max_length=1_000, include_in_schema=False)] = JSON
 ) -> Response:
     """The report, as JSON, CSV or a page to read and to print."""
     kept = visit.door.reports.of(visit.tenant, id)
@@ -81,7 +81,7 @@ async def report(
 
 
 @routes.post("/v1/reconciliations/{id}/heal", response_model=Healing)
-async def heal(visit: Healer, id: UUID, asked: Heal) -> Response:
+async def heal(visit: Admitted, id: UUID, asked: Heal) -> Response:
     """Give the commands that the report proposes, or only show them. A second time does nothing."""
     healed = await visit.desk.heal(
         visit.door.reports.of(visit.tenant, id), dry_run=asked.dry_run, actor=visit.who.actor

@@ -13,7 +13,7 @@ from fastapi import Header
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from appointments.http.asking import Reader
+from appointments.http.asking import Admitted
 from appointments.http.follower import Follower, Told
 from appointments.http.routing import router
 
@@ -35,13 +35,13 @@ LastEventId = Annotated[
 
 
 @routes.get("/v1/stream", response_class=Response, responses=EVENT_STREAM)
-async def tenant_stream(visit: Reader, last_event_id: LastEventId = None) -> Response:
+async def tenant_stream(visit: Admitted, last_event_id: LastEventId = None) -> Response:
     """What happens to any of the tenant's appointments."""
     return EventStream(visit.door.follower, visit.tenant, None, last_event_id)
 
 
 @routes.get("/v1/appointments/{id}/stream", response_class=Response, responses=EVENT_STREAM)
-async def appointment_stream(visit: Reader, id: UUID, last_event_id: LastEventId = None) -> Response:
+async def appointment_stream(visit: Admitted, id: UUID, last_event_id: LastEventId = None) -> Response:
     """What happens to one appointment."""
     await visit.desk.show(id, tenant=visit.tenant)
     return EventStream(visit.door.follower, visit.tenant, id, last_event_id)

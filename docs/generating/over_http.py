@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.dependencies.models import Dependant
 
+from appointments.access import access
+from appointments.access.roles import MAY, NEEDS, Permission, Role
 from appointments.http import asking, border, connection, follower, reports, server, strict_json
 from appointments.http.app import ROUTES
 from appointments.http.openapi import describe
@@ -54,27 +55,33 @@ def problems() -> str:
 
 def routes() -> str:
     """Every route: who may, what it answers when it is well."""
-    app = FastAPI()
-    for room in ROUTES:
-        app.router.routes.extend(room.routes)
-    describe(app)
-    permissions = {
-        route.name: next(_permissions(route.dependant), "")  # type: ignore[attr-defined]
-        for room in ROUTES
-        for route in room.routes
-    }
     rows = [
-        (f"`{method.upper()} {path}`", permissions[told["operationId"]], _well(told), one_line(told["description"]))
-        for path, methods in app.openapi()["paths"].items()
-        for method, told in methods.items()
+        (f"`{route}`", NEEDS[told["operationId"]] or "", _well(told), one_line(told["description"]))
+        for route, told in _operations()
     ]
     return table(("route", "permission", "when well", "does"), rows)
 
 
-def _permissions(dependant: Dependant) -> Iterator[str]:
-    for inner in dependant.dependencies:
-        if isinstance(inner.call, asking.May):
-            yield str(inner.call._permission)
+def roles() -> str:
+    """Every permission: over which routes it is used, and which roles have it."""
+    routes = {permission: list[str]() for permission in Permission}
+    for route, told in _operations():
+        if (needed := NEEDS[told["operationId"]]) is not None:
+            routes[needed].append(f"`{route.replace('/v1', '')}`")
+    rows = [
+        (permission, ", ".join(routes[permission]), *("yes" if permission in MAY[role] else "" for role in Role))
+        for permission in Permission
+    ]
+    return table(("permission", "lets, below `/v1`", *(f"`{role}`" for role in Role)), rows)
+
+
+def _operations() -> Iterator[tuple[str, dict[str, Any]]]:
+    app = FastAPI()
+    for room in ROUTES:
+        app.router.routes.extend(room.routes)
+    describe(app)
+    for path, methods in app.openapi()["paths"].items():
+        yield from ((f"{method.upper()} {path}", told) for method, told in methods.items())
 
 
 def _well(told: dict[str, Any]) -> str:
@@ -94,9 +101,14 @@ def limits() -> str:
         ("`Prefer: wait=N`", f"{asking.WAIT_MAX_S} s", "a shorter wait"),
         ("`Idempotency-Key`", "1 to 255 visible ASCII characters", "400"),
         ("page of a list", "200", "422"),
-        ("streams at once", f"{follower.WATCHERS_MAX:,}", "503"),
+        ("streams at once", f"{follower.WATCHERS_MAX:,}, {follower.WATCHERS_OF_TENANT_MAX:,} of a tenant", "503"),
         ("events that wait for one stream", f"{follower.BUFFER_MAX:,}", "the end; it resumes"),
-        ("reports of reconciliations that are kept", f"{reports.REPORTS_MAX}, the newest", "404"),
+        ("reports of reconciliations that are kept, of a tenant", f"{reports.REPORTS_MAX}, the newest", "404"),
+        (
+            "tokens that are none, from one address (of IPv6: one /64)",
+            f"{access.FAILED_RATE:.0f} a second, {access.FAILED_BURST} at once",
+            "429; a valid one is let in",
+        ),
         ("requests of a tenant", "`http_rate` a second, `http_burst` at once; unset: no limit", "429"),
         ("what runs when the process is told to stop", f"{server.GRACE_S} s", "the end"),
     ]
