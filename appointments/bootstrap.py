@@ -235,7 +235,9 @@ def make_outbox(parts: "Parts", further: Sequence["Subscriber"] = ()) -> "Outbox
     def trace_of(state: Appointment) -> str | None:
         return state.traceparent if tracing is None else str(course(state, tracing.ratio)[0])
 
-    return Outbox(parts.store, (*named, *further), settings.events_source, clock.now, trace_of, parts.log.fact)
+    all_of_them = (*named, *further)
+    parts.outbox = Outbox(parts.store, all_of_them, settings.events_source, clock.now, trace_of, parts.log.fact)
+    return parts.outbox
 
 
 def make_notify(settings: Settings) -> tuple[Callable[[StepCall], Awaitable[WriteOutcome]], Notifier | None]:
@@ -332,6 +334,7 @@ class Parts:
         self.lanes = Lanes({"*": make_limits(settings)})
         self.sagas, self.tracing = sagas, tracing
         self.notifier: Notifier | None = None
+        self.outbox: Outbox | None = None
         # In a container every start has the same host name and process id: the instant tells one opening from the next.
         opening = f"{owner()}@{clock.now().isoformat()}"
         observe: Observer = self.log

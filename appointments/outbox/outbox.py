@@ -30,6 +30,11 @@ class Outbox:
         self._store = store
         self._relays = [Relay(store, one, source, now, trace_of, fact) for one in subscribers]
 
+    @property
+    def told(self) -> dict[str, dict[str, int]]:
+        """By subscriber: how often it was told an event in this process, by what came of it."""
+        return {relay.subscriber.name: dict(relay.told) for relay in self._relays}
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Relay until the block ends; calls under way then are waited for, and the checkpoints kept."""

@@ -33,6 +33,7 @@ GRACE_S = 5.0
 
 Fact = Callable[..., None]
 """Writes a line of the log: its name, then its fields."""
+RESULTS = ("accepted", "refused", "failed", "abandoned")
 TraceOf = Callable[[Appointment], str | None]
 
 
@@ -57,6 +58,8 @@ class Relay:
         self._consumer = consumer(subscriber.name)
         self._news, self._stop = asyncio.Event(), asyncio.Event()
         self._committed = False
+        self.told = dict.fromkeys(RESULTS, 0)
+        """How often it was told an event in this process, by what came of it."""
         self._kept = 0
         self._kept_at_s = 0.0
         self._was_down = False
@@ -190,6 +193,7 @@ class Relay:
         ended = [task for task in running if task.done()]
         for task in ended:
             delivery, answer = running.pop(task), task.result()
+            self.told[_result(answer)] += 1
             if window.answered(delivery, answer, asyncio.get_running_loop().time()):
                 assert not isinstance(answer, Accepted)
                 await self._abandon(delivery.appointment, delivery.version, delivery.attempts, answer.reason)
@@ -217,6 +221,7 @@ class Relay:
             reason=reason,
         )
         await abandon(self._store, gone)
+        self.told["abandoned"] += 1
         told = {"appointment_id": str(appointment), "version": version, "attempts": attempts}
         self._fact("delivery_abandoned", target=self.subscriber.name, reason=reason, **told)
 
@@ -242,6 +247,16 @@ class Relay:
             await asyncio.wait(running, timeout=GRACE_S)
             await self._settle(window, running)
         await self._keep(window)
+
+
+def _result(answer: Answer) -> str:
+    match answer:
+        case Accepted():
+            return "accepted"
+        case Refused():
+            return "refused"
+        case Away():
+            return "failed"
 
 
 async def _wait(event: asyncio.Event, within_s: float) -> None:

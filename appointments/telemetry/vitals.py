@@ -28,7 +28,9 @@ class Vitals:
     lag: dict[str, int]
     """By read model: how many positions it is behind."""
     outbox_lag: dict[str, int]
-    """By subscription: how many positions its checkpoint is behind."""
+    """By subscriber: how many positions its checkpoint is behind."""
+    outbox_told: dict[str, dict[str, int]]
+    """By subscriber: how often this process told it an event, by what came of it."""
     unsettled: dict[str, int]
     """Appointments under way, by state."""
     parked: int
@@ -47,7 +49,8 @@ async def vitals(parts: "Parts") -> Vitals:
     store, now = parts.store, parts.clock.now()
     position = await store.position()
     lag = {name: max(0, position - reached) for name, reached in (await parts.views.reached()).items()}
-    told = {name: await store.checkpoint(consumer(name)) for name in parts.settings.subscriptions}
+    outbox_told = {} if parts.outbox is None else parts.outbox.told
+    told = {name: await store.checkpoint(consumer(name)) for name in parts.settings.subscriptions.keys() | outbox_told}
     # Catches up: what was behind has been seen above.
     report, _ = await parts.views.read(Figures.name, partial(read_figures, since=now))
     earliest = await store.next_due(BEGINNING)
@@ -58,6 +61,7 @@ async def vitals(parts: "Parts") -> Vitals:
         position=position,
         lag=lag,
         outbox_lag={name: max(0, position - kept) for name, kept in told.items() if kept is not None},
+        outbox_told=outbox_told,
         unsettled={state: report.total.now.get(state, 0) for state in State if state not in (*SETTLED, State.INIT)},
         parked=report.total.parked_now,
         overdue=len(await store.due(now - OVERDUE_AFTER, OVERDUE_MAX)),

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.evidence(
     answers=("R2.8", "R8.6"),
     given="a process that serves, with a subscription",
     when="it books, is told to stop, or its subscription leads into a private network",
-    then="the subscriber is told, the checkpoint is kept at the end, and how far it is behind is among the figures",
+    then="the subscriber is told, the checkpoint is kept at the end; its lag and deliveries are among the figures",
     seen_in="what was received, /metrics, the store, exit codes",
 )
 
@@ -59,17 +59,20 @@ async def test_it_tells_while_it_serves_and_ends_with_the_checkpoint_at_the_last
                 lambda: len(received.versions()) == 6 and all(len(v) >= 6 for v in received.versions().values())
             )
 
-            async def lag() -> Any:
+            async def figures(name: str) -> dict[str, float]:
                 async with client.get(f"{found[1]}/metrics") as answer:
                     families = {one.name: one for one in text_string_to_metric_families(await answer.text())}
-                    (sample,) = families["appointments_outbox_lag"].samples
-                    return sample.labels, sample.value
+                samples = families[f"appointments_{name}"].samples
+                return {one.labels.get("result", one.labels["target"]): one.value for one in samples}
 
             async def caught_up() -> bool:
-                return await lag() == ({"target": "a"}, 0)
+                return await figures("outbox_lag") == {"a": 0}
 
             async with aiohttp.ClientSession() as client:
                 await until(caught_up)
+                deliveries = await figures("outbox_deliveries")
+                told = {"accepted": len(received.events), "refused": 0, "failed": 0, "abandoned": 0}
+                assert deliveries == told
         finally:
             process.send_signal(signal.SIGTERM)
             async with timeout(WITHIN_S):
