@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
+from appointments.access.tokens import token_file
 from appointments.callbacks import CallbackListener, Deliver, Receiver
 from appointments.logs import TurnLog, open_log
 from appointments.migration.claims import LoggedClaims
 from appointments.migration.split import Split, split_file
 from appointments.settings import Settings, without_password
+from appointments.sharding import shard_of
 from domain.appointment import Appointment
 from domain.definition import RetryPolicy
 from domain.errors import InvalidFields
@@ -37,6 +39,7 @@ from store.memory import MemoryStore
 from store.port import Store
 from store.postgres import PostgresStore
 from store.postgres_server import address
+from store.postgres_shard import Shard
 from store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
@@ -55,8 +58,12 @@ def is_database(settings: Settings) -> bool:
 def store_path(settings: Settings) -> Path:
     """The file behind a `sqlite:///` store, or what stands for a database: the name beside which its files lie.
 
+    That of a shard stays when its address changes.
+
     Raises `InvalidFields` for what is no such address.
     """
+    if settings.shard is not None:
+        return settings.state_folder / settings.shard
     if is_database(settings):
         url = address(settings.store)
         return settings.state_folder / f"{url.host or 'local'}-{url.port or 5432}-{url.database}"
@@ -68,6 +75,13 @@ def store_path(settings: Settings) -> Path:
             (("/store", "unknown kind of store"),),
         )
     return Path(settings.store.removeprefix(prefix))
+
+
+def tokens_of(settings: Settings) -> Path | None:
+    """Where the tokens are kept, of all shards in one file; None for a store in memory, which has none."""
+    if settings.store == "memory:":
+        return None
+    return token_file(settings.state_folder / "shards" if settings.shards else store_path(settings))
 
 
 def is_new(settings: Settings) -> bool:
@@ -97,9 +111,10 @@ async def open_store(settings: Settings, read_only: bool = False) -> Store:
     path = store_path(settings)
     path.parent.mkdir(parents=True, exist_ok=True)
     if is_database(settings):
+        shard = Shard.of(settings.shard, settings.shards) if settings.shard else None
         lease_s = settings.lease_ms / 1_000
         return await asyncio.to_thread(
-            PostgresStore.open, settings.store, owner(), read_only=read_only, lease_s=lease_s
+            PostgresStore.open, settings.store, owner(), read_only=read_only, lease_s=lease_s, shard=shard
         )
     return SqliteStore.open(path, owner=owner(), read_only=read_only)
 
@@ -230,6 +245,7 @@ def make_outbox(parts: "Parts", further: Sequence["Subscriber"] = ()) -> "Outbox
             told.since == "beginning",
         )
         for name, told in settings.subscriptions.items()
+        if not settings.shards or shard_of(told.tenant, settings.shards) == settings.shard
     ]
 
     def trace_of(state: Appointment) -> str | None:

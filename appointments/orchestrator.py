@@ -485,7 +485,9 @@ class Orchestrator:
             "callback_url": self.settings.callback_url,
             "traceparent": traceparent(),
         }
-        return parse(Request, {**here, **who, "key": key})
+        request = parse(Request, {**here, **who, "key": key})
+        self.settings.check_kept_here(request.tenant)
+        return request
 
     async def _give(
         self, id: UUID, command: Command, request: Request, wait: float | None, plan: SagaPlan | None = None

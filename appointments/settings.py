@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, StringConstraints
+from pydantic import Field, SecretStr, StringConstraints, model_validator
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
@@ -17,9 +17,13 @@ from pydantic_settings import (
 )
 
 from appointments.outbox.subscription import SinkName, Subscription
+from appointments.sharding import shard_of
 from domain.commands import Name
+from domain.errors import InvalidFields
 
 PREFIX = "APPOINTMENTS_"
+ShardName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,40}$")]
+Database = Annotated[str, StringConstraints(pattern=r"^postgresql://", max_length=2_048)]
 _PASSWORD = re.compile(r"(://[^:@]*):.*@", re.DOTALL)
 
 
@@ -43,7 +47,10 @@ class Settings(BaseSettings):
 
     store: str = "sqlite:///data/appointments.db"
     """`sqlite:///relative/path.db`, `sqlite:////absolute/path.db`, `postgresql://user:password@host:5432/database`, or
-    `memory:`."""
+    `memory:`; with shards the name of one, or unset: that of the tenant."""
+    shards: dict[ShardName, Database] = Field(default_factory=dict, max_length=64)
+    """Several databases by name, each with the appointments of some tenants: `{"north": "postgresql://…", …}`; see
+    docs/workers.md. Their names stay for good, their addresses may change."""
     state_folder: Path = Path("data")
     """Where lies what is kept beside a PostgreSQL database: read models, tokens, the key that signs."""
     lease_ms: int = Field(default=15_000, ge=1_000, le=600_000)
@@ -116,6 +123,38 @@ class Settings(BaseSettings):
     """Keys the hash under which idempotency keys appear in logs."""
     signing_key: SecretStr | None = None
     """Signs checkpoints and exports: an Ed25519 private key as PEM, or its 32 bytes in base64; unset: `<log>.key`."""
+
+    @model_validator(mode="after")
+    def _in_a_shard(self) -> Self:
+        if self.shards:
+            if len(set(self.shards.values())) < len(self.shards):
+                raise ValueError("two of the shards have one address")
+            if "store" not in self.model_fields_set:
+                self.__dict__["store"] = self.shards[shard_of(self.tenant, self.shards)]
+            elif self.store in self.shards:
+                self.__dict__["store"] = self.shards[self.store]
+            elif self.store not in self.shards.values():
+                raise ValueError(f"store names none of the shards, which are {', '.join(sorted(self.shards))}")
+        return self
+
+    @property
+    def shard(self) -> str | None:
+        """The name of the shard that the store is; None where there are none."""
+        return next((name for name, url in self.shards.items() if url == self.store), None)
+
+    def each_shard(self) -> dict[str | None, Self]:
+        """The same settings for every shard, by its name; a store that is the only one has None."""
+        if not self.shards:
+            return {None: self}
+        return {name: self.model_copy(update={"store": self.shards[name]}) for name in sorted(self.shards)}
+
+    def check_kept_here(self, tenant: str) -> None:
+        """Raise `InvalidFields` for a tenant whose appointments another shard keeps."""
+        if self.shards and (kept := shard_of(tenant, self.shards)) != self.shard:
+            raise InvalidFields(
+                f"tenant {tenant} is kept by shard {kept}, and this is {self.shard}",
+                (("/tenant", f"kept by shard {kept}"),),
+            )
 
     @classmethod
     def settings_customise_sources(

@@ -18,7 +18,9 @@ COMMON: dict[str, Any] = {
     "store": Annotated[
         str | None,
         typer.Option(
-            "--store", help="sqlite:///relative.db, sqlite:////absolute.db, postgresql://…", rich_help_panel=EVERYWHERE
+            "--store",
+            help="sqlite:///relative.db, sqlite:////absolute.db, postgresql://…, or the name of a shard.",
+            rich_help_panel=EVERYWHERE,
         ),
     ],
     "provider": Annotated[

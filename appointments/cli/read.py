@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 import typer
@@ -112,12 +112,18 @@ async def audit(
 async def settings(session: Session) -> ExitCode:
     """Print the settings in force, secrets masked."""
     told = session.settings.model_dump(mode="json").items()
-    shown = {name: without_password(value) if isinstance(value, str) else value for name, value in told}
+    shown = {name: _masked(value) for name, value in told}
     made = render.table("setting", "value", "environment variable")
     for name, value in shown.items():
         made.add_row(name, Text("" if value is None else str(value)), f"APPOINTMENTS_{name.upper()}")
     session.answer(shown, made)
     return ExitCode.DONE
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _masked(one) for name, one in value.items()}
+    return without_password(value) if isinstance(value, str) else value
 
 
 async def appointment_now(store: Store, id: UUID, tenant: str) -> Appointment:

@@ -15,7 +15,7 @@ from appointments import bootstrap
 from appointments.access.access import Access
 from appointments.access.roles import Principal, Role
 from appointments.access.throttle import Throttle
-from appointments.access.tokens import TokenFile, token_file
+from appointments.access.tokens import TokenFile
 from appointments.cli.command import command
 from appointments.cli.ending import ExitCode, uncancel
 from appointments.cli.session import Session
@@ -71,21 +71,23 @@ async def serve(
         if settings.callback_url is None and settings.callback_secret is not None:
             here = f"{url(opened)}/v1/callbacks/{settings.provider_name}"
             settings = settings.model_copy(update={"callback_url": here})
-        desk = await stack.enter_async_context(Orchestrator.open(settings, listen=False))
+        desks = [await stack.enter_async_context(Orchestrator.open(one, listen=False)) for one in _each(settings)]
         if dev:
-            await _examples(desk, clock.now())
-        tokens = TokenFile(None if settings.store == "memory:" else token_file(bootstrap.store_path(settings)))
+            await _examples(desks[0], clock.now())
+        tokens = TokenFile(bootstrap.tokens_of(settings))
         stack.callback(tokens.close)
         everybody = Principal(tenant=settings.tenant, actor="dev", role=Role.ADMIN) if dev else None
         access = Access(tokens, Throttle(settings.http_rate, settings.http_burst), clock.now, everybody)
-        app = application(desk, access, clock.now)
+        app = application(desks[0], access, clock.now, desks[1:])
         up, drain_s = partial(_tell, session, url(opened), dev, settings), settings.http_drain_ms / 1_000
         try:
-            async with desk.outbox():
+            async with AsyncExitStack() as told:
+                for desk in desks:
+                    await told.enter_async_context(desk.outbox())
                 await serve_http(app, opened, up, drain_s)
         except asyncio.CancelledError:  # the way to end it
             uncancel()
-            await desk.runtime.drain(settings.drain_ms / 1_000)
+            await asyncio.gather(*(desk.runtime.drain(settings.drain_ms / 1_000) for desk in desks))
             session.note("stopped")
     return ExitCode.DONE
 
@@ -103,6 +105,19 @@ async def mock_provider(
     return ExitCode.DONE
 
 
+def _each(settings: Settings) -> list[Settings]:
+    """Those of every shard, that of the settings' tenant first; providers call back for the one that called them."""
+    each = settings.each_shard()
+    called = settings.callback_url
+    if called is not None:
+        mark = "&" if "?" in called else "?"
+        each = {
+            name: one if name is None else one.model_copy(update={"callback_url": f"{called}{mark}shard={name}"})
+            for name, one in each.items()
+        }
+    return [each.pop(settings.shard), *each.values()]
+
+
 async def _for_dev(session: Session, stack: AsyncExitStack) -> Settings:
     """A store of its own and a provider of its own, unless others are named."""
     settings = session.settings
@@ -110,7 +125,7 @@ async def _for_dev(session: Session, stack: AsyncExitStack) -> Settings:
     told_at = {port for one in settings.subscriptions.values() if (port := urlsplit(one.url).port) is not None}
     opened = {"outbound_private": True, "outbound_ports": settings.outbound_ports | told_at}
     settings = settings.model_copy(update={**patience, **opened})
-    if "store" not in settings.model_fields_set:
+    if "store" not in settings.model_fields_set and not settings.shards:
         settings = settings.model_copy(update={"store": DEV_STORE})
         session.note(f"store     {DEV_STORE}")
     if "provider" not in settings.model_fields_set:

@@ -45,7 +45,8 @@ class Session:
 
     def again(self, *words: str) -> str:
         """A command line on the same store, to copy."""
-        return shlex.join(("appointments", *words, "--store", without_password(self.settings.store)))
+        store = self.settings.shard or without_password(self.settings.store)
+        return shlex.join(("appointments", *words, "--store", store))
 
 
 def console(stderr: bool = False) -> Console:

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from appointments import bootstrap
 from appointments.access.roles import MAY, Principal, Role
-from appointments.access.tokens import Token, TokenFile, token_file
+from appointments.access.tokens import Token, TokenFile
 from appointments.cli.command import command
 from appointments.cli.ending import ExitCode
 from appointments.cli.session import Session
@@ -94,11 +94,11 @@ def _stands(one: Token, valid: bool) -> str:
 
 
 def _tokens(session: Session) -> TokenFile:
-    if session.settings.store == "memory:":
+    file = bootstrap.tokens_of(session.settings)
+    if file is None:
         raise InvalidFields(
             "a store in memory has no tokens; name one with --store sqlite:///…", (("/store", "no file"),)
         )
-    log = bootstrap.store_path(session.settings)
-    if not log.parent.is_dir():
-        raise InvalidFields(f"there is no folder {log.parent}; make it, or name another store with --store")
-    return TokenFile(token_file(log))
+    if not file.parent.is_dir():
+        raise InvalidFields(f"there is no folder {file.parent}; make it, or name another store with --store")
+    return TokenFile(file)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import typer
@@ -32,23 +33,28 @@ async def worker(session: Session) -> ExitCode:
     As many as there is work for, on any machine that reaches the database, beside any number of `serve`. One that dies
     or stands still loses what it had in hand to the others within two leases (APPOINTMENTS_LEASE_MS). SIGTERM or Ctrl-C
     takes up nothing more and gives calls that are out APPOINTMENTS_DRAIN_MS to end; a second one ends it at once.
+    With shards it works on all of them, with --store NAME on that one.
     """
     settings = session.settings
     _check_shared(settings, "a worker shares its store with others")
-    parts = await bootstrap.build(settings)
-    try:
-        session.note(f"worker    {parts.runtime.name}")
-        session.note(f"store     {without_password(settings.store)}")
-        session.note(f"runs      {', '.join(_shown_runs(parts.runtime.runs))}")
-        session.note(f"took over {parts.runtime.recovered} calls; Ctrl-C ends it, and the others go on")
+    each = [settings] if "store" in session.given else list(settings.each_shard().values())
+    async with AsyncExitStack() as stack:
+        runtimes = []
+        for one in each:
+            parts = await bootstrap.build(one)
+            stack.push_async_callback(parts.close)
+            runtimes.append(parts.runtime)
+            session.note(f"worker    {parts.runtime.name}")
+            session.note(f"store     {one.shard or without_password(one.store)}")
+            session.note(f"runs      {', '.join(_shown_runs(parts.runtime.runs))}")
+            session.note(f"took over {parts.runtime.recovered} calls")
+        session.note("Ctrl-C ends it, and the others go on")
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
             uncancel()
             session.note("stopping: what is out may end, the rest is handed over")
-            await parts.runtime.drain(settings.drain_ms / 1_000)
-    finally:
-        await parts.close()
+            await asyncio.gather(*(runtime.drain(settings.drain_ms / 1_000) for runtime in runtimes))
     session.note("stopped")
     return ExitCode.DONE
 

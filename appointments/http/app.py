@@ -1,7 +1,7 @@
 """Everything under one address: the API, health, figures, and the console for people."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
 
 from fastapi import FastAPI
@@ -31,25 +31,24 @@ CONSOLE = "/console"
 ROUTES = (commands.routes, reads.routes, streams.routes, receiving.routes, reconciliations.routes, health.routes)
 
 
-def application(desk: Orchestrator, access: Access, now: Callable[[], datetime]) -> FastAPI:
-    """The application of one desk. `app.state.door.standing.stop()` lets it take no new commands."""
-    follower = Follower(desk.runtime.store)
-    door = Door(
-        desk=desk,
-        access=access,
-        standing=Standing(),
-        now=now,
-        follower=follower,
-        reports=Reports(),
-        letters=LetterBox(desk),
-        receiver=bootstrap.make_receiver(desk.settings, desk.called_back),
-    )
+def application(
+    desk: Orchestrator, access: Access, now: Callable[[], datetime], further: Sequence[Orchestrator] = ()
+) -> FastAPI:
+    """The application of a desk, and of those of the further shards.
+
+    `app.state.door.standing.stop()` lets it take no new commands.
+    """
+    doors = _doors((desk, *further), access, now)
+    door = doors[0]
     took = Took(Timings)
     pages = console(door, CONSOLE)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with follower.running(), pages.router.lifespan_context(pages):
+        async with AsyncExitStack() as stack:
+            for one in doors:
+                await stack.enter_async_context(one.follower.running())
+            await stack.enter_async_context(pages.router.lifespan_context(pages))
             yield
 
     app = FastAPI(
@@ -78,3 +77,21 @@ def application(desk: Orchestrator, access: Access, now: Callable[[], datetime])
 async def _home(_: Request) -> Response:
     """People come for the console."""
     return RedirectResponse(f"{CONSOLE}/")
+
+
+def _doors(desks: Sequence[Orchestrator], access: Access, now: Callable[[], datetime]) -> list[Door]:
+    standing, doors = Standing(), list[Door]()
+    for desk in desks:
+        door = Door(
+            desk=desk,
+            access=access,
+            standing=standing,
+            now=now,
+            follower=Follower(desk.runtime.store),
+            reports=Reports(),
+            letters=LetterBox(desk),
+            receiver=bootstrap.make_receiver(desk.settings, desk.called_back),
+            all=doors,
+        )
+        doors.append(door)
+    return doors

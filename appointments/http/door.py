@@ -1,4 +1,4 @@
-"""What every route stands on; made once for an application."""
+"""What every route stands on; made once for each desk of an application."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,11 +11,12 @@ from appointments.http.follower import Follower
 from appointments.http.reports import Reports
 from appointments.http.standing import Standing
 from appointments.orchestrator import Orchestrator
+from appointments.sharding import shard_of
 
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """The desk, who may use it, and what this process keeps of its own."""
+    """The desk of a store, who may use it, and what this process keeps of its own."""
 
     desk: Orchestrator
     access: Access
@@ -26,3 +27,14 @@ class Door:
     letters: LetterBox
     receiver: Receiver | None
     """Of callbacks; None without a secret."""
+    all: "list[Door]"
+    """Those of all shards, with this one."""
+
+    def of(self, tenant: str) -> "Door":
+        """That of the shard that keeps a tenant."""
+        shards = self.desk.settings.shards
+        return self.shard(shard_of(tenant, shards)) if shards else self
+
+    def shard(self, name: str | None) -> "Door":
+        """That of a shard; this one where there is none of that name."""
+        return next((one for one in self.all if one.desk.settings.shard == name), self)

@@ -75,7 +75,8 @@ async def serve(app: FastAPI, opened: socket.socket, up: Callable[[], None] = la
         try:
             await asyncio.sleep(drain_s)
         finally:
-            door.follower.end()
+            for one in door.all:
+                one.follower.end()
             server.should_exit = True
             await serving
         raise
