@@ -40,13 +40,12 @@ class HourChart:
 
 @dataclass(frozen=True, slots=True)
 class CallTimes:
-    """How long the calls of one step took, in words."""
+    """How long the calls of one step took: p50, p95 and p99 in words, and as ends of a bar (the slowest is 100)."""
 
     name: str
     count: int
-    p50: str
-    p95: str
-    p99: str
+    words: tuple[str, ...]
+    ends: tuple[float, ...]
 
 
 def hour_chart(hours: Sequence[HourFigures], now: datetime) -> HourChart:
@@ -81,16 +80,18 @@ def hour_chart(hours: Sequence[HourFigures], now: datetime) -> HourChart:
 def call_times(report: FiguresReport) -> tuple[CallTimes, ...]:
     """The busiest operations."""
     found = [
-        CallTimes(
-            f"{step.step}{'' if one.operation == 'action' else f' ({one.operation})'} at {step.provider}",
-            one.took.all.count,
-            *(_short(value) for value in (one.took.all.p50_ms, one.took.all.p95_ms, one.took.all.p99_ms)),
-        )
+        (f"{step.step}{'' if one.operation == 'action' else f' ({one.operation})'} at {step.provider}", one.took.all)
         for step in report.steps
         for one in step.operations
         if one.took.all.count
     ]
-    return tuple(sorted(found, key=lambda one: -one.count)[:CALLS_MAX])
+    busiest = sorted(found, key=lambda one: -one[1].count)[:CALLS_MAX]
+    slowest = max((took.p99_ms or 0.0 for _, took in busiest), default=0.0) or 1.0
+    told = ((name, took.count, (took.p50_ms, took.p95_ms, took.p99_ms)) for name, took in busiest)
+    return tuple(
+        CallTimes(name, count, tuple(map(_short, times)), tuple(round(100 * (ms or 0.0) / slowest, 1) for ms in times))
+        for name, count, times in told
+    )
 
 
 def _short(milliseconds: float | None) -> str:

@@ -4,6 +4,7 @@ Who may see and do what is decided by the table of roles that the API goes by, a
 """
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -73,6 +74,7 @@ class Site:
             trim_blocks=True,
             lstrip_blocks=True,
         )
+        self._templates.filters["pretty"] = partial(json.dumps, indent=2, ensure_ascii=False)
 
     def page(self, name: str, visit: Visit | None, here: str = "-", status: int = 200, **facts: Any) -> Response:
         """A template as an answer. `may`: the permissions of who is signed in."""
