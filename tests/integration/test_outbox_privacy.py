@@ -1,0 +1,83 @@
+"""What leaves the house: states and times, and no word that somebody typed, before an erasure and after it."""
+
+import json
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from appointments import Orchestrator
+from appointments.outbox import relay as relay_module
+from domain.identity import appointment_id
+from tests.unit.outbox.world import BOOKING, Received, caught_up, desk_on, receiver, told_at, until
+
+pytestmark = pytest.mark.evidence(
+    target="outbox",
+    answers=("R2.8",),
+    given="appointments with a person's name in every field where somebody could write one",
+    when="subscribers are told, the person is erased, and others are told everything only then",
+    then="nothing that leaves holds any of it; the erasure is told; who comes later is told the same",
+    seen_in="bodies and headers that were received",
+)
+
+WHO = "Zaphod.Beeblebrox@example.org"
+PLANTED = ("zaphod", "beeblebrox", "heartofgold")
+FULL: dict[str, Any] = {
+    **BOOKING,
+    "summary": "Zaphod's second head",
+    "location": "On the Heartofgold",
+    "organizer": {"email": WHO, "name": "Zaphod"},
+    "attendees": [{"email": WHO, "name": "Zaphod Beeblebrox"}],
+    "metadata": {"note": "ask Beeblebrox"},
+}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store in memory tells of no commit: it is looked at more often."""
+    monkeypatch.setattr(relay_module, "POLL_S", 0.05)
+    monkeypatch.setattr(relay_module, "KEEP_EVERY_S", 0.05)
+
+
+async def live(desk: Orchestrator) -> None:
+    """Booked, moved, parked and taken up, cancelled: a name wherever one can be written."""
+    booked = await desk.book(FULL, key="zaphod-1", wait=10, actor=WHO)
+    moved = {"start": "2031-03-04T09:00:00Z", "end": "2031-03-04T09:30:00Z"}
+    await desk.reschedule(booked.id, key="beeblebrox", wait=10, **moved)
+    await desk.cancel(booked.id, key="cancel-zaphod", reason="Zaphod is ill", wait=10)
+
+
+def words(received: Received) -> str:
+    """All that came, in small letters."""
+    return json.dumps([received.events, received.headers]).lower()
+
+
+async def test_no_word_that_somebody_typed_leaves_and_an_erasure_is_told() -> None:
+    async with receiver() as early, receiver() as late, AsyncExitStack() as stack:
+        settings = told_at(early, late)
+        kept_back = {"subscriptions": {"a": settings["subscriptions"]["a"]}}
+        desk = await stack.enter_async_context(desk_on(**{**settings, **kept_back}))
+        store = desk.runtime.store
+        async with desk.outbox():
+            await live(desk)
+            await until(lambda: caught_up(store, "a"))
+            await desk.erase(email=WHO, reference="request-2031-118", dry_run=False)
+            await until(lambda: caught_up(store, "a"))
+        again = await stack.enter_async_context(desk_on(store, **settings))
+        async with again.outbox():
+            await until(lambda: caught_up(store, "b"))
+        stream = await store.events(appointment_id("default", "zaphod-1"))
+        there = {str(stream[0].stream_id): [event.version for event in stream]}
+        assert early.versions() == late.versions() == there
+    assert early.events[-1]["type"] == "personal-data-erased.v1"
+    assert sorted(early.ids) == sorted(late.ids)
+    assert {one["id"]: one for one in early.events} == {one["id"]: one for one in late.events}
+    assert not [word for word in PLANTED if word in words(early) + words(late)]
+
+
+async def test_control_the_log_itself_holds_these_words() -> None:
+    async with desk_on() as desk:
+        await live(desk)
+        (appointment,) = (await desk.list()).items
+        trail = str(await desk.events(appointment.id)).lower()
+    assert [word for word in PLANTED if word in trail]
