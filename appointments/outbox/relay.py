@@ -16,7 +16,7 @@ from appointments.outbox.window import Delivery, Window
 from domain.appointment import Appointment
 from domain.errors import HistoryError
 from domain.events import Beginning, DeliveryAbandoned, RedeliveryRequested
-from projections.following import Folded, RecentStates, fold
+from projections.following import Folded, RecentStates
 from projections.projection import Change
 from store.mapper import decode
 from store.port import RecordedEvent, Store
@@ -158,10 +158,10 @@ class Relay:
         """What an operator wants to have told again, as it is in the log."""
         if (asked.sink, asked.tenant) != (self.subscriber.name, self.subscriber.tenant):
             return
-        stream = await self._store.events(asked.appointment, limit=asked.version)
-        changes = (await asyncio.to_thread(fold, stream, {})).changes
-        if len(changes) == asked.version:
-            self._take(window, changes[-1], recorded.position, chosen=True)
+        found = await self._store.events(asked.appointment, after=asked.version - 1, limit=1)
+        changes = (await read_on(self._store, RecentStates(), found)).changes
+        if changes:
+            self._take(window, changes[0], recorded.position, chosen=True)
         else:
             await self._abandon(asked.appointment, asked.version, 0, "it cannot be read")
 

@@ -8,8 +8,9 @@ import pytest
 
 from appointments import Orchestrator
 from appointments.outbox import relay as relay_module
+from appointments.outbox.dead_letters import ask_again, dead_letters
 from domain.identity import appointment_id
-from tests.unit.outbox.world import BOOKING, Received, caught_up, desk_on, receiver, told_at, until
+from tests.unit.outbox.world import BOOKING, T0, Received, caught_up, desk_on, receiver, told_at, until
 
 pytestmark = pytest.mark.evidence(
     target="outbox",
@@ -73,6 +74,27 @@ async def test_no_word_that_somebody_typed_leaves_and_an_erasure_is_told() -> No
     assert sorted(early.ids) == sorted(late.ids)
     assert {one["id"]: one for one in early.events} == {one["id"]: one for one in late.events}
     assert not [word for word in PLANTED if word in words(early) + words(late)]
+
+
+async def test_an_erasure_that_was_not_taken_can_be_told_again() -> None:
+    down = True
+
+    async def answer(event: dict[str, Any]) -> int:
+        return 422 if down and event["type"] == "personal-data-erased.v1" else 204
+
+    async with receiver(answer) as received, AsyncExitStack() as stack:
+        desk = await stack.enter_async_context(desk_on(**told_at(received, retry={"attempts_max": 1})))
+        store = desk.runtime.store
+        await stack.enter_async_context(desk.outbox())
+        await live(desk)
+        await desk.erase(email=WHO, reference="request-2031-118", dry_run=False)
+        await until(lambda: caught_up(store, "a"))
+        (letter,) = await dead_letters(store, "default")
+        down = False
+        await ask_again(store, letter, "default", "op", "mended", T0)
+        await until(lambda: caught_up(store, "a"))
+        assert [one.stands for one in await dead_letters(store, "default")] == ["told again"]
+    assert received.events[-1]["type"] == "personal-data-erased.v1"
 
 
 async def test_control_the_log_itself_holds_these_words() -> None:
