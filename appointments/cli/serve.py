@@ -23,7 +23,7 @@ from appointments.http.app import application
 from appointments.http.server import listen, url
 from appointments.http.server import serve as serve_http
 from appointments.orchestrator import Orchestrator
-from appointments.settings import Settings
+from appointments.settings import Settings, without_password
 from domain.errors import InvalidFields
 from mocks.server import MockProvider
 from mocks.server import serve as serve_mock
@@ -79,7 +79,8 @@ async def serve(
         everybody = Principal(tenant=settings.tenant, actor="dev", role=Role.ADMIN) if dev else None
         access = Access(tokens, Throttle(settings.http_rate, settings.http_burst), clock.now, everybody)
         app = application(desks[0], access, clock.now, desks[1:])
-        up, drain_s = partial(_tell, session, url(opened), dev, settings), settings.http_drain_ms / 1_000
+        shut = not dev and not any(one.valid(clock.now()) for one in tokens.all())
+        up, drain_s = partial(_tell, session, url(opened), dev, shut, settings), settings.http_drain_ms / 1_000
         try:
             async with AsyncExitStack() as told:
                 for desk in desks:
@@ -137,12 +138,17 @@ async def _for_dev(session: Session, stack: AsyncExitStack) -> Settings:
     return settings
 
 
-def _tell(session: Session, here: str, dev: bool, settings: Settings) -> None:
+def _tell(session: Session, here: str, dev: bool, shut: bool, settings: Settings) -> None:
     session.note(f"api       {here}/v1/appointments, described by {here}/openapi.json")
     session.note(f"console   {here}/console/")
     session.note(f"health    {here}/healthz, /readyz; figures {here}/metrics")
     for name, told in settings.subscriptions.items():
         session.note(f"tells     {name} at {told.shown_url}; `appointments outbox list` says how far it is")
+    if shut:
+        named = "" if settings.shards else f" --store {without_password(settings.store)}"
+        session.note(
+            f"nobody can come in: no token is valid; `appointments token create{named} --name you --role admin`"
+        )
     if dev:
         session.note("no tokens are asked for: this is for trying things out")
         session.note(EXAMPLE.format(here=here))

@@ -1,8 +1,10 @@
 """`serve` as a process of its own: what it answers, how it begins and how it ends."""
 
 import asyncio
+import json
 import os
 import re
+import shlex
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -105,6 +107,29 @@ async def test_without_dev_it_asks_for_a_token(tmp_path: Path) -> None:
         async with client.get(serving.url + "/") as answer:
             assert "Access token" in await answer.text()
         assert "no tokens" not in serving.said
+
+
+async def test_a_door_that_nobody_can_open_is_told_of_with_the_command_that_makes_a_token(tmp_path: Path) -> None:
+    words = ("--provider", "local:", "--store", "sqlite:///log.db")
+    async with served(tmp_path, *words) as serving:
+        (told,) = re.findall(r"nobody can come in: no token is valid; `(.+)`", serving.said)
+    making = shlex.split(told)
+    assert making[0] == "appointments"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "appointments.cli", *making[1:], "--json"),
+        cwd=tmp_path,
+        env=quiet(),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    token = json.loads((await process.communicate())[0])["token"]
+    async with served(tmp_path, *words) as serving, aiohttp.ClientSession() as client:
+        assert "nobody can come in" not in serving.said
+        headers = {"Authorization": f"Bearer {token}"}
+        async with client.get(f"{serving.url}/v1/appointments", headers=headers) as answer:
+            assert answer.status == 200
+    async with served(tmp_path, "--dev") as serving:
+        assert "nobody can come in" not in serving.said
 
 
 async def test_what_cannot_be_served_is_refused_in_one_line(tmp_path: Path) -> None:
