@@ -46,6 +46,7 @@ class Outbox:
         def committed() -> None:
             loop.call_soon_threadsafe(self._wake)
 
+        await asyncio.gather(*(relay.begin() for relay in self._relays))
         untell = self._store.after_commit(committed)
         tasks = [loop.create_task(relay.run()) for relay in self._relays]
         try:

@@ -74,6 +74,16 @@ class Relay:
         self._stop.set()
         self.wake()
 
+    async def begin(self) -> None:
+        """A new subscriber is told what is committed from here on, however long it takes until somebody relays."""
+        try:
+            if await self._store.checkpoint(self._consumer) is None:
+                async with self._store.exclusive(self._consumer) as ours:
+                    if ours:
+                        await self._begin()
+        except Exception as fault:
+            self._interrupted(fault)
+
     async def run(self) -> None:
         """Relay until `stop`; whatever happens to the store, it goes on once that answers again."""
         try:
@@ -84,13 +94,16 @@ class Relay:
                         if ours:
                             await self._walk(worker)
                 except Exception as fault:
-                    self._fact("outbox_interrupted", target=self.subscriber.name, reason=type(fault).__name__)
+                    self._interrupted(fault)
                 await _wait(self._stop, POLL_S)
         finally:
             try:
                 await self.subscriber.sink.close()
             except Exception as fault:  # the others are to end as well
-                self._fact("outbox_interrupted", target=self.subscriber.name, reason=type(fault).__name__)
+                self._interrupted(fault)
+
+    def _interrupted(self, fault: Exception) -> None:
+        self._fact("outbox_interrupted", target=self.subscriber.name, reason=type(fault).__name__)
 
     async def _walk(self, worker: str) -> None:
         loop = asyncio.get_running_loop()

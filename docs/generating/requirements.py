@@ -37,8 +37,8 @@ REQUIREMENTS = (
     _of(
         "R2.8",
         "transactional outbox",
-        "",
-        "the log can be followed in order (`store/recorder.py`); nothing is delivered to subscribers",
+        "appointments/outbox",
+        "a dead letter is told again by a command, not over HTTP",
     ),
     _of("R2.9", "durable timers", "store/tables.py saga/runtime.py"),
     _of("R2.10", "definition versions", "saga/definition.py domain/definition.py"),

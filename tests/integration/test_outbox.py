@@ -98,6 +98,22 @@ async def test_a_new_subscriber_is_told_what_comes_from_now_on_unless_it_wants_a
     assert all_of_it.versions().keys() == {before, after}
 
 
+async def test_a_new_subscriber_is_told_what_is_booked_at_once_after_the_outbox_has_begun(tmp_path: Path) -> None:
+    told = list[str]()
+
+    async def take(event: CloudEvent) -> None:
+        told.append(event.id)
+
+    for n in range(10):
+        async with desk_on(store=f"sqlite:///{tmp_path / f'{n}.db'}") as desk:
+            async with desk.outbox(Subscriber("one", "default", Handler(take))):
+                await book(desk, f"key-{n}")
+                await until(lambda: caught_up(desk.runtime.store, "one"))
+            there = sum(map(len, (await everything(desk.runtime.store)).values()))
+            assert len(told) == there
+            told.clear()
+
+
 async def test_the_trace_in_which_it_was_asked_for_goes_on_to_the_subscriber() -> None:
     asked_in = Context(0xABC, 0xDEF, True)
     async with receiver() as received, AsyncExitStack() as stack:
