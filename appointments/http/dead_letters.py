@@ -6,7 +6,8 @@ nobody can tell whose they are; of those it is told no id.
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -18,11 +19,13 @@ from domain.events import OrphanCallbackReceived
 from domain.provider import BookingStatus, Value
 from projections.ownership import tenant_of
 from store.mapper import decode
-from store.port import RecordedEvent
+from store.port import RecordedEvent, Store
 
 SHOWN_MAX = 200
 PAGE = 500
 UNTOLD = "nobody can tell whose it is; `appointments check` names it"
+
+NO_EVENT: Mapping[str, Any] = {"appointment": None, "version": 0, "type": "unknown", "detail": UNTOLD}
 
 
 class OrphanCallback(Value):
@@ -44,6 +47,7 @@ class UndecodableEvent(Value):
     appointment: UUID | None
     """None where nobody can tell whose it is: `appointments check` names it."""
     version: int
+    """0 where its row cannot be read."""
     type: str
     detail: str
 
@@ -62,8 +66,8 @@ class LetterBox:
     """What was found so far, and where the reading goes on."""
 
     def __init__(self, desk: Orchestrator) -> None:
-        self._desk, self._store = desk, desk.runtime.store
-        self._position = 0
+        self._desk, self._position = desk, 0
+        self._store: Store = desk.runtime.store
         self._orphans: deque[OrphanCallback] = deque(maxlen=SHOWN_MAX)
         self._undecodable: dict[str | None, deque[UndecodableEvent]] = {}
         """By tenant: a tenant with many pushes out nobody else's. None: whose they are cannot be told."""
@@ -88,10 +92,26 @@ class LetterBox:
         return found[-SHOWN_MAX:]
 
     async def _read_on(self) -> None:
-        while batch := await self._store.log(self._position, PAGE):
+        while batch := await self._next():
             for recorded, fault in await asyncio.to_thread(_faulty, batch):
                 await self._keep(recorded, fault)
             self._position = batch[-1].position
+
+    async def _next(self) -> Sequence[RecordedEvent]:
+        """The next page; of one with a row in which no event can stand, what lies before it, then what lies behind."""
+        try:
+            return await self._store.log(self._position, PAGE)
+        except HistoryError:
+            with suppress(HistoryError):
+                return await self._store.log(self._position, 1)
+        end = await self._store.position()
+        while self._position < end:
+            self._position += 1
+            with suppress(HistoryError):
+                behind = await self._store.log(self._position, 1)
+                self._tell(None, UndecodableEvent(**NO_EVENT, position=self._position))
+                return behind
+        return ()
 
     async def _keep(self, recorded: RecordedEvent, found: OrphanCallbackReceived | str) -> None:
         if isinstance(found, str):
@@ -103,10 +123,13 @@ class LetterBox:
                 type=recorded.type[:128],
                 detail=found[:300] if tenant is not None else UNTOLD,
             )
-            self._undecodable.setdefault(tenant, deque(maxlen=SHOWN_MAX)).append(event)
+            self._tell(tenant, event)
             return
         fields: dict[str, Any] = found.model_dump(include=set(OrphanCallback.model_fields))
         self._orphans.append(OrphanCallback(position=recorded.position, received_at=found.at, **fields))
+
+    def _tell(self, tenant: str | None, event: UndecodableEvent) -> None:
+        self._undecodable.setdefault(tenant, deque(maxlen=SHOWN_MAX)).append(event)
 
 
 def _faulty(batch: Sequence[RecordedEvent]) -> list[tuple[RecordedEvent, OrphanCallbackReceived | str]]:
