@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from appointments.access.roles import Permission
-from appointments.console import actions, appointment, comparing, letters, looks
+from appointments.console import actions, appointment, checking, comparing, letters, looks
 from appointments.console.headers import StrictHeaders
 from appointments.console.sign_in import SignIn
 from appointments.console.site import Site
@@ -60,6 +60,7 @@ def _routes(at: Site) -> list[BaseRoute]:
         at.route(report, comparing.report, AUDIT),
         at.route(f"{report}/healing", comparing.planned, HEAL),
         at.route(f"{report}/heal", comparing.heal, HEAL, changes=True),
+        at.route("/check", checking.check, AUDIT, changes=True),
         at.route("/jobs/{job:int}", actions.job, READ),
         Route("/sign-in", sign_in.page, methods=["GET"]),
         Route("/sign-in", sign_in.come, methods=["POST"]),

@@ -13,10 +13,12 @@ HEADERS = (
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cache-control", b"no-store"),
 )
+KEPT = (b"cache-control", b"no-cache")
+"""Of what has an entity tag: a browser may keep it, and asks whether it is still so."""
 
 
 class StrictHeaders:
-    """Adds them; what is static may be kept by the browser."""
+    """Adds them to what has none of its own."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -27,7 +29,8 @@ class StrictHeaders:
         async def add(message: Message) -> None:
             if message["type"] == "http.response.start":
                 known = {name.lower() for name, _ in message["headers"]}
-                more = [pair for pair in HEADERS if pair[0] not in known]
+                ours = (*HEADERS[:-1], KEPT) if b"etag" in known else HEADERS
+                more = [pair for pair in ours if pair[0] not in known]
                 message = {**message, "headers": [*message["headers"], *more]}
             await send(message)
 

@@ -58,6 +58,6 @@ class SignIn:
     def _let_in(self, token: str | None, request: Request, way: str) -> Response:
         id = self._site.sessions.begin(token)
         welcome = RedirectResponse(way, 303)
-        secure = request.url.scheme == "https"
+        secure = "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))
         welcome.set_cookie(COOKIE, id, path=self._site.root, httponly=True, samesite="strict", secure=secure)
         return welcome

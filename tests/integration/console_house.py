@@ -1,6 +1,7 @@
 """A desk at work with the whole application in front of it, tokens to come in by, and Chromium to look with."""
 
 import asyncio
+import re
 import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -31,6 +32,7 @@ from store.port import Append
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+NOTHING = r"(?!)"
 QUICK = {"call_timeout_ms": 150, "backoff_ms": 20, "backoff_max_ms": 50, "settle_ms": 50, "poll_ms": 20}
 
 
@@ -147,8 +149,8 @@ async def chromium() -> AsyncIterator[Browser]:
 
 
 @asynccontextmanager
-async def looking(browser: Browser, allowed: str | None = None, **context: Any) -> AsyncIterator[Page]:
-    """A page. Whatever it reports to the browser's console is a fault, but what contains `allowed`."""
+async def looking(browser: Browser, allowed: str = NOTHING, **context: Any) -> AsyncIterator[Page]:
+    """A page. Whatever it reports to the browser's console is a fault, but what `allowed` (a pattern) finds."""
     opened = await browser.new_context(**context)
     page = await opened.new_page()
     page.set_default_timeout(10_000)
@@ -157,7 +159,7 @@ async def looking(browser: Browser, allowed: str | None = None, **context: Any) 
     page.on("pageerror", lambda fault: told.append(str(fault)))
     yield page
     await opened.close()
-    assert [text for text in told if allowed is None or allowed not in text] == []
+    assert [text for text in told if not re.search(allowed, text)] == []
 
 
 @asynccontextmanager
@@ -182,6 +184,15 @@ class Visitor:
     async def get(self, path: str, **more: Any) -> tuple[int, str, Mapping[str, str]]:
         async with self.session.get(self.at + path, allow_redirects=False, **more) as answer:
             return answer.status, await answer.text(), answer.headers
+
+    async def begun(self, path: str, **fields: str) -> tuple[int, str, Mapping[str, str]]:
+        """The page of a job that a form begins, once the job has ended."""
+        status, _, headers = await self.post(path, **fields)
+        assert status == 303
+        job = headers["Location"].removeprefix("/console")
+        while "HX-Refresh" not in (await self.get(job, headers={"HX-Request": "true"}))[2]:
+            await asyncio.sleep(0.02)
+        return await self.get(job)
 
     async def post(self, path: str, **fields: str) -> tuple[int, str, Mapping[str, str]]:
         """A form of this sitting, unless `form_secret` is given."""

@@ -31,6 +31,7 @@ FORMS = {
     "/dead-letters/deliver": Permission.OPERATE,
     "/reconciliation/compare": Permission.RECONCILE,
     "/reconciliation/{report}/heal": Permission.HEAL,
+    "/check": Permission.AUDIT,
 }
 TRAIL = ("/appointments/{id}", "/appointments/{id}?version=1")
 ACT = {"action": "retry", "reason": "x", "sure": "yes"}
@@ -150,6 +151,29 @@ async def test_every_answer_forbids_what_is_not_ours(house: House) -> None:
             assert "default-src 'none'" in headers["Content-Security-Policy"]
             assert "unsafe" not in headers["Content-Security-Policy"]
             assert headers["X-Content-Type-Options"] == "nosniff"
+            assert headers["Cache-Control"] == ("no-cache" if "static" in path else "no-store")
+
+
+async def test_the_cookie_goes_to_no_script_no_other_site_and_behind_tls_over_tls_alone(house: House) -> None:
+    async with visitor(house) as came:
+        for forwarded, secure in (({}, False), ({"X-Forwarded-Proto": "https"}, True)):
+            data = {"token": house.token(Role.VIEWER)}
+            url = house.url + "/sign-in"
+            async with came.session.post(url, data=data, headers=forwarded, allow_redirects=False) as answer:
+                cookie = answer.headers["Set-Cookie"]
+            assert ("HttpOnly" in cookie, "SameSite=strict" in cookie, "Path=/console" in cookie) == (True,) * 3
+            assert ("Secure" in cookie) is secure
+
+
+async def test_a_sign_in_from_another_site_is_none(house: House) -> None:
+    async with visitor(house) as came:
+        data = {"token": house.token(Role.VIEWER)}
+        for site, status in (("cross-site", 403), ("same-site", 403), ("same-origin", 303)):
+            headers = {"Sec-Fetch-Site": site}
+            async with came.session.post(
+                house.url + "/sign-in", data=data, headers=headers, allow_redirects=False
+            ) as answer:
+                assert answer.status == status
 
 
 class TestBackToWhereOneWanted:

@@ -1,5 +1,6 @@
 """Pages that are open move by themselves, and leave alone what somebody is doing on them."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 from playwright.async_api import Browser, expect
 
 from appointments.access.roles import Role
+from appointments.console import looks
 from tests.integration.console_house import House, chromium, looking, open_house, sitting, visitor, wanted
 
 
@@ -113,3 +115,25 @@ async def test_an_open_page_is_told_nothing_where_there_is_nothing_new(house: Ho
         assert (await came.get(f"/parked?known={known}", headers=part))[0] == 204
         await house.desk.act(one.id, "retry", actor="kim", reason="again", wait=10)
         assert (await came.get(f"/parked?known={known}", headers=part))[0] == 200
+
+
+async def test_a_page_without_an_answer_keeps_what_it_shows_says_so_and_goes_on(
+    house: House, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stumbles(_: object) -> None:
+        raise RuntimeError("no figures")
+
+    async with sitting(house, browser, allowed="Failed to load resource|Failed to fetch") as page:
+        await page.get_by_text("All is well").wait_for()
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        with monkeypatch.context() as broken:
+            broken.setattr(looks, "_pulse", stumbles)
+            await page.get_by_role("alert").get_by_text("No answer").wait_for()
+            assert await page.get_by_text("All is well").is_visible()
+        await page.get_by_role("alert").wait_for(state="hidden")
+        await page.context.set_offline(True)
+        await page.get_by_role("alert").get_by_text("No answer").wait_for()
+        await page.context.set_offline(False)
+        await page.get_by_role("alert").wait_for(state="hidden")
+        await house.parked(1)
+        await page.get_by_role("status").get_by_text("1 parked").wait_for()

@@ -113,11 +113,8 @@ async def test_a_window_leaves_out_what_lies_outside_and_nonsense_is_told(house:
     await house.edited()  # on the 23rd and 24th
     async with visitor(house, Role.AUDITOR) as came:
         report = {"calendar": "main", "policy": "park", "from": "2031-03-24", "to": "2031-03-25"}
-        _, _, headers = await came.post("/reconciliation/compare", **report)
-        job = headers["Location"].removeprefix("/console")
-        while (answer := await came.get(job))[0] == 200:
-            assert "It did not work" not in answer[1]
-        text = (await came.get(answer[2]["Location"].removeprefix("/console")))[1]
+        _, _, headers = await came.begun("/reconciliation/compare", **report)
+        text = (await came.get(headers["Location"].removeprefix("/console")))[1]
         assert ("missing" in text.partition("<tbody>")[2], "drifted" in text.partition("<tbody>")[2]) == (True, False)
         assert "Dry run" not in text
         for wrong in ({"calendar": "../x"}, {"from": "yesterday"}, {"to": "2031-03-24"}, {"policy": "guess"}):
@@ -131,3 +128,17 @@ async def test_a_provider_that_does_not_answer_is_told_on_the_page(house: House,
         await page.goto(house.url + "/reconciliation")
         await page.get_by_role("button", name="Compare").click()
         await page.get_by_role("alert").get_by_text("It did not work").wait_for()
+
+
+async def test_a_check_tells_each_tenant_what_is_its_own(house: House, browser: Browser) -> None:
+    (parked,) = await house.parked(1)
+    await house.strangers()
+    async with sitting(house, browser, Role.AUDITOR) as page:
+        await page.get_by_role("button", name="Check everything").click()
+        await page.get_by_text("2 of 2 findings; that was all").wait_for()
+        assert "the time for cleaning up is spent" in await page.locator("tr", has_text=str(parked.id)).inner_text()
+        assert "nobody can tell whose it is" in await page.locator("tr", has_text="undecodable").inner_text()
+    async with visitor(house, Role.AUDITOR, "other") as stranger:
+        _, text, _ = await stranger.begun("/check")
+        assert "findings: nothing" in text
+        assert str(parked.id) not in text
