@@ -66,7 +66,7 @@ NEEDS: Mapping[str, Permission | None] = {
     "readyz": None,
     "metrics": None,
 }
-"""What each operation of the HTTP API takes, by its name there; None: no token. One that is not here is not served."""
+"""What each operation of the HTTP API takes, by its name there; None: no token."""
 
 
 class Principal(Value):

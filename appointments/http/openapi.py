@@ -150,7 +150,13 @@ def _refusals(method: str, operation: dict[str, Any], parameters: set[str]) -> s
     if "AppointmentBody" in str(operation["responses"].get("202")):
         found |= {409, 412} if "id" in parameters or name == "ui_event" else set()
         found |= {404} if name == "ui_event" else set()
-    per_name = {"state": {409}, "report": {406}, "reconcile": {502}, "called_back": {401, 408, 413}}
+    per_name = {
+        "state": {409},
+        "report": {406},
+        "reconcile": {502},
+        "called_back": {401, 408, 413},
+        "metrics": {401, 429},
+    }
     return found | per_name.get(name, set())
 
 
