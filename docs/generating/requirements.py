@@ -54,12 +54,7 @@ REQUIREMENTS = (
     _of("R4.1", "Python face", "appointments/orchestrator.py appointments/synchronous.py"),
     _of("R4.2", "HTTP API"),
     _of("R4.3", "command line", "appointments/cli"),
-    _of(
-        "R4.4",
-        "web console",
-        "appointments/console appointments/access appointments/http",
-        "dead letters, reconciliation with healing",
-    ),
+    _of("R4.4", "web console", "appointments/console appointments/access appointments/http"),
     _of("R5.1", "provider port, adapters", "domain/provider.py providers", "Google Calendar, Microsoft Graph, Cal.com"),
     _of("R5.2", "mock provider", "mocks"),
     _of("R6.1", "structured logs", "appointments/logs.py"),

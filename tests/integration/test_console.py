@@ -13,7 +13,7 @@ pytestmark = pytest.mark.evidence(
     answers=("R4.4", "R7.4"),
     given="a desk with work that is done, parked and failed, and an operator with a token",
     when="the operator looks, searches, travels in time, replays and acts in Chromium",
-    then="an action is an event with name and reason; without a token that may, nothing is shown or done",
+    then="what is looked for is found; an action is an event with name and reason",
     seen_in="the page, the audit trail",
 )
 

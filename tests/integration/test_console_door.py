@@ -11,6 +11,15 @@ from appointments.access.access import FAILED_BURST
 from appointments.access.roles import MAY, Permission, Role
 from tests.integration.console_house import House, open_house, visitor, wanted
 
+pytestmark = pytest.mark.evidence(
+    target="console",
+    answers=("R4.4", "R7.4"),
+    given="a console, and visitors of every role, of another tenant, of another site and of none",
+    when="each page is asked for and each form is sent, by those who may and those who may not",
+    then="each role gets what the table of roles gives it; whoever else gets a page that says so, and does nothing",
+    seen_in="answers, the log",
+)
+
 ID = "00000000-0000-0000-0000-000000000000"
 PAGES = {
     "/": Permission.READ,

@@ -13,6 +13,15 @@ from store.mapper import decode
 from store.port import whole_log
 from tests.integration.console_house import House, chromium, open_house, sitting, visitor, wanted
 
+pytestmark = pytest.mark.evidence(
+    target="console",
+    answers=("R4.4", "R3.3", "R8.5"),
+    given="events that a subscriber did not take, callbacks of nobody, and a calendar that somebody has edited",
+    when="an operator has them told again, compares the calendar, sees the dry run and applies the healing",
+    then="each is an event with the operator's name and a reason; a second time and another tenant change nothing",
+    seen_in="the page, the audit trail, the calendar",
+)
+
 
 @pytest.fixture
 async def house(tmp_path: Path) -> AsyncIterator[House]:
