@@ -23,7 +23,7 @@ from domain.errors import InvalidFields
 
 PREFIX = "APPOINTMENTS_"
 ShardName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,40}$")]
-Database = Annotated[str, StringConstraints(pattern=r"^postgresql://", max_length=2_048)]
+Database = Annotated[str, StringConstraints(pattern=r"^postgresql(\+psycopg)?://", max_length=2_048)]
 _PASSWORD = re.compile(r"(://[^:@]*):.*@", re.DOTALL)
 
 

@@ -1,6 +1,7 @@
 """How often something took how long, in fixed buckets: added to at every turn, so it costs next to nothing."""
 
 from bisect import bisect_left
+from collections.abc import Iterable
 from itertools import accumulate
 
 BORDERS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -14,6 +15,15 @@ class Timings:
     def __init__(self) -> None:
         self._counts = [0] * (len(BORDERS_S) + 1)
         self.sum_s = 0.0
+
+    @classmethod
+    def of_all(cls, each: "Iterable[Timings]") -> "Timings":
+        """All of these as one."""
+        total = cls()
+        for one in each:
+            total._counts = [n + more for n, more in zip(total._counts, one._counts, strict=True)]
+            total.sum_s += one.sum_s
+        return total
 
     def add(self, seconds: float) -> None:
         """One more."""

@@ -1,5 +1,6 @@
 """Everything under one address: the API, health, figures, and the console for people."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
@@ -80,12 +81,12 @@ async def _home(_: Request) -> Response:
 
 
 def _doors(desks: Sequence[Orchestrator], access: Access, now: Callable[[], datetime]) -> list[Door]:
-    standing, doors = Standing(), list[Door]()
+    stopping, doors = asyncio.Event(), list[Door]()
     for desk in desks:
         door = Door(
             desk=desk,
             access=access,
-            standing=standing,
+            standing=Standing(stopping),
             now=now,
             follower=Follower(desk.runtime.store),
             reports=Reports(),

@@ -88,7 +88,9 @@ def _visit(request: Request) -> Visit:
             check_pace(at.access.failed(request.client.host if request.client else "", at.now()))
         raise
     check_pace(at.access.throttle(who.tenant, at.now()))
-    return Visit(at, who)
+    visit = Visit(at.of(who.tenant), who)
+    request.scope["standing"] = visit.door.standing
+    return visit
 
 
 def check_pace(wait_s: float | None) -> None:

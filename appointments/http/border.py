@@ -47,7 +47,7 @@ class Border:
             return
         except Exception as fault:
             if isinstance(fault, StoreUnavailable):
-                self._standing.refused(self._now())
+                scope.get("standing", self._standing).refused(self._now())
             answer = told(fault)
             if answer.status_code >= 500 and not isinstance(fault, StoreUnavailable | HistoryError | Refusal):
                 told_of = {"message": f"{scope['method']} {scope['path']} failed", "exception": fault}

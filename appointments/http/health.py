@@ -17,6 +17,7 @@ from appointments.http.door import Door
 from appointments.http.problems import problem
 from appointments.http.routing import router
 from appointments.telemetry.process_figures import LogFigures, ProcessFigures
+from appointments.telemetry.vitals import together
 from domain.errors import AppointmentsError
 from projections.figures_openmetrics import CONTENT_TYPE, openmetrics
 from store.port import Append
@@ -37,8 +38,11 @@ async def healthz() -> Response:
 
 @routes.get("/readyz", response_class=PlainTextResponse)
 async def readyz(at: At) -> Response:
-    """Commands are taken, the store is writable, and the read models are kept up; else which of these fails."""
-    failed = [name for name, check in CHECKS.items() if not await check(at)]
+    """Commands are taken, the store is writable, and the read models are kept up; else which of these fails.
+
+    With shards as long as one of them does: `/metrics` tells of each.
+    """
+    failed = [name for name, check in CHECKS.items() if not any([await check(one) for one in at.all])]
     if failed:
         name = "stopping" if failed == ["commands"] else "store-unavailable"
         return problem(name, f"not ready: {', '.join(failed)}", headers={"Retry-After": RETRY_AFTER_S})
@@ -49,14 +53,16 @@ async def readyz(at: At) -> Response:
 async def metrics(at: At, visit: Known, request: Request) -> Response:
     """How this process does, as OpenMetrics; with a token its tenant's figures from the beginning as well.
 
-    With one of the settings' tenant also how the log is, over all tenants.
+    With one of the settings' tenant also how the log is, over all tenants and shards.
     """
     house = visit is not None and visit.tenant == at.desk.settings.tenant
-    process = ProcessFigures(at.desk, request.app.state.took, at.follower.watched_by)
+    watched_by = sum(one.follower.watched_by for one in at.all)
+    process = ProcessFigures([one.desk for one in at.all], request.app.state.took, watched_by)
     told: list[Collector] = [process, ProcessCollector(registry=None)]
     if house:
-        told.insert(0, LogFigures(await at.desk.vitals()))
-    figures = await at.desk.figures(tenant=visit.tenant) if visit else None
+        looked = {one.desk.settings.shard: await one.desk.vitals() for one in at.all}
+        told.insert(0, LogFigures(together(looked)))
+    figures = await visit.desk.figures(tenant=visit.tenant) if visit else None
     text = await asyncio.to_thread(openmetrics, figures, *told)
     return Response(text, media_type=CONTENT_TYPE)
 

@@ -12,10 +12,10 @@ REFUSED_FOR = timedelta(seconds=5)
 
 
 class Standing:
-    """One for an application."""
+    """One for a store; those of an application stop together."""
 
-    def __init__(self) -> None:
-        self._stopping = asyncio.Event()
+    def __init__(self, stopping: asyncio.Event) -> None:
+        self._stopping = stopping
         self._refused_at: datetime | None = None
 
     @property

@@ -1,7 +1,7 @@
 """How this process does, as OpenMetrics: what alarms are set on. Names of tenants and appointments become no labels."""
 
 import platform
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 
 from appointments.orchestrator import Orchestrator
 from appointments.telemetry.requests import Took
-from appointments.telemetry.vitals import Vitals
+from appointments.telemetry.vitals import Vitals, added
 from saga.timings import Timings
 
 BREAKER_STATES = ("closed", "open", "half_open")
@@ -49,21 +49,22 @@ class LogFigures(Collector):
 class ProcessFigures(Collector):
     """How the process does by itself, as of one scrape."""
 
-    def __init__(self, desk: Orchestrator, took: Took, watched_by: int) -> None:
-        self._desk, self._took, self._watched_by = desk, dict(took), watched_by
+    def __init__(self, desks: Sequence[Orchestrator], took: Took, watched_by: int) -> None:
+        self._desks, self._took, self._watched_by = desks, dict(took), watched_by
 
     def collect(self) -> Iterator[Metric]:
         """Every family, in an order that stays."""
         yield _gauge("event_stream_watchers", "Clients that watch an event stream.", self._watched_by)
-        yield _histogram("append_seconds", "Until a turn was durable.", (), {(): self._desk.runtime.appends}.items())
+        appends = Timings.of_all(desk.runtime.appends for desk in self._desks)
+        yield _histogram("append_seconds", "Until a turn was durable.", (), {(): appends}.items())
         yield _histogram(
             "http_request_seconds",
             "Until the answer to a request began.",
             ("route", "method", "status"),
             sorted(self._took.items()),
         )
-        if (tracing := self._desk.tracing) is not None:
-            yield _spans(tracing.spans.told())
+        if told_of := [desk.tracing.spans.told() for desk in self._desks if desk.tracing is not None]:
+            yield _spans(added(told_of))
         told = {"version": version("appointments"), "python": platform.python_version()}
         yield InfoMetricFamily("appointments_build", "What runs here.", told)
 

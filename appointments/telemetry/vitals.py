@@ -3,6 +3,8 @@
 Reads a few indexed rows; only what is overdue is counted, and that up to a limit.
 """
 
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -69,3 +71,30 @@ async def vitals(parts: "Parts") -> Vitals:
         breakers={name: standing(one, now) for name, one in sorted(breakers.items())},
         running={name: parts.lanes.target(name).running for name in sorted(breakers)},
     )
+
+
+def together(looked: Mapping[str | None, Vitals]) -> Vitals:
+    """Those of every shard as one: counts are added; a target is told by shard, for each has a breaker of its own."""
+    if len(looked) == 1:
+        return next(iter(looked.values()))
+    each = looked.values()
+    return Vitals(
+        position=sum(one.position for one in each),
+        lag=added(one.lag for one in each),
+        outbox_lag=added(one.outbox_lag for one in each),
+        outbox_told={name: told for one in each for name, told in one.outbox_told.items()},
+        unsettled=added(one.unsettled for one in each),
+        parked=sum(one.parked for one in each),
+        overdue=sum(one.overdue for one in each),
+        oldest_due_s=max(one.oldest_due_s for one in each),
+        breakers={f"{shard}/{name}": told for shard, one in looked.items() for name, told in one.breakers.items()},
+        running={f"{shard}/{name}": n for shard, one in looked.items() for name, n in one.running.items()},
+    )
+
+
+def added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Counts by name, each the sum of those of that name."""
+    total = Counter[str]()
+    for one in counts:
+        total.update(one)
+    return dict(total)

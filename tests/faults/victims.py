@@ -9,9 +9,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from appointments.bootstrap import open_store
 from appointments.settings import Settings
+from domain.appointment import Appointment
 from domain.identity import appointment_id
 from domain.lifecycle import State
 from mocks.server import MockProvider
@@ -114,13 +116,17 @@ async def victim(store: str, mock: MockProvider, planted: str = "", **others: An
         await process.wait()
 
 
-async def violations(address: str, acknowledged: set[str], ledger: dict[str, Any]) -> list[str]:
-    """What is wrong with a store that has come to rest, held against the provider's ledger."""
-    store = await open_store(Settings(store=address), read_only=True)
-    states = {state.id: state async for state in appointments(store)}
-    found = await health(store, WallClock().now(), {("booking", 1, "main")})
-    await store.close()
-    wrong = [f"health: {finding}" for finding in found.findings]
+async def violations(place: str | Settings, acknowledged: set[str], ledger: dict[str, Any]) -> list[str]:
+    """What is wrong with a store, or all its shards, that has come to rest, held against the provider's ledger."""
+    wrong, states = list[str](), dict[UUID, Appointment]()
+    for settings in (Settings(store=place) if isinstance(place, str) else place).each_shard().values():
+        store = await open_store(settings, read_only=True)
+        here = {state.id: state async for state in appointments(store)}
+        found = await health(store, WallClock().now(), {("booking", 1, "main")})
+        await store.close()
+        wrong += [f"health: {finding}" for finding in found.findings]
+        wrong += [f"G2: {id} is in two stores" for id in here.keys() & states.keys()]
+        states |= here
     live: dict[str, list[dict[str, Any]]] = {}
     for booking in ledger["bookings"]:
         if booking["status"] in ("pending", "accepted"):
@@ -134,5 +140,5 @@ async def violations(address: str, acknowledged: set[str], ledger: dict[str, Any
         if len(there) != (state.state is State.CONFIRMED):
             wrong.append(f"G2: {id} is {state.state}, and {len(there)} bookings are live")
     wrong += [f"G2: nobody knows of {reference}" for reference in live]
-    assert len(states) == len({appointment_id("default", state.key) for state in states.values()})
+    assert len(states) == len({appointment_id(state.tenant, state.key) for state in states.values()})
     return wrong

@@ -1,0 +1,185 @@
+"""`serve` and `worker` on two databases: each tenant is served from its own, and needs no other."""
+
+import asyncio
+import json
+import os
+import re
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from appointments import Settings
+from appointments.access.roles import Principal, Role
+from appointments.access.tokens import TokenFile
+from appointments.bootstrap import open_store, tokens_of
+from appointments.sharding import shard_of
+from domain.identity import appointment_id
+from mocks import MockProvider
+from saga.clock import WallClock
+from tests.postgres.server import PostgresServer
+
+pytestmark = pytest.mark.evidence(
+    target="shards",
+    answers=("R7.3", "R7.4", "G2"),
+    given="two PostgreSQL databases, and tenants whose hash leads to the one or the other",
+    when="they book by one `serve` process, one database goes down, and comes again",
+    then="each tenant's appointments are in its own database alone, and only its own database is needed for them",
+    seen_in="answers, state of both stores",
+)
+
+ROOT = Path(__file__).parents[2]
+WITHIN_S = 20
+HOME, OTHER = "globex", "acme"
+"""Kept by north and by south."""
+BOOKING = {
+    "calendar": "main",
+    "start": "2031-03-03T09:00:00Z",
+    "end": "2031-03-03T09:30:00Z",
+    "time_zone": "Europe/Berlin",
+    "summary": "Check-up",
+}
+
+
+@dataclass
+class House:
+    """A process that serves two databases, and what to ask it with."""
+
+    url: str
+    client: aiohttp.ClientSession
+    tokens: dict[str, str]
+    settings: Settings
+    mock: MockProvider
+
+    async def ask(self, method: str, path: str, tenant: str, **more: Any) -> tuple[int, Any]:
+        """The status, and the body."""
+        headers = {"Authorization": f"Bearer {self.tokens[tenant]}", **more.pop("headers", {})}
+        async with self.client.request(method, self.url + path, headers=headers, **more) as answer:
+            text = await answer.text()
+            return answer.status, json.loads(text) if "json" in answer.content_type else text
+
+    async def book(self, tenant: str, key: str, wait: int = 10) -> tuple[int, Any]:
+        """A booking, waited for."""
+        headers = {"Idempotency-Key": key, "Prefer": f"wait={wait}"}
+        return await self.ask("POST", "/v1/appointments", tenant, json=BOOKING, headers=headers)
+
+
+def environment(settings: Settings, mock: MockProvider) -> dict[str, str]:
+    told = {
+        "SHARDS": json.dumps(settings.shards),
+        "STATE_FOLDER": str(settings.state_folder),
+        "TENANT": settings.tenant,
+        "PROVIDER": mock.url,
+        "CALLBACK_SECRET": mock.secret,
+        "LOG_LEVEL": "error",
+        "SETTLE_MS": "100",
+        "LEASE_MS": "1000",
+        "HTTP_DRAIN_MS": "0",
+    }
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("APPOINTMENTS_")}
+    return {**plain, "PYTHONPATH": str(ROOT), **{f"APPOINTMENTS_{name}": value for name, value in told.items()}}
+
+
+@asynccontextmanager
+async def running(folder: Path, settings: Settings, mock: MockProvider, *words: str) -> AsyncIterator[str]:
+    """A process of the command line, until it is told to stop; what it said up to its last line of the beginning."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "appointments.cli", *words),
+        cwd=folder,
+        env=environment(settings, mock),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    said = ""
+    try:
+        async with asyncio.timeout(WITHIN_S):
+            while "Ctrl-C" not in said:
+                line = await process.stderr.readline()
+                assert line, said
+                said += line.decode()
+        yield said
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        _, rest = await process.communicate()
+        assert "Traceback" not in rest.decode()
+
+
+def both(folder: Path, north: str, south: str) -> Settings:
+    return Settings(shards={"north": north, "south": south}, state_folder=folder, tenant=HOME)
+
+
+@pytest.fixture
+async def house(tmp_path: Path, postgres_server: PostgresServer, postgres_url: str) -> AsyncIterator[House]:
+    async with AsyncExitStack() as stack:
+        beside = f"{postgres_url.rpartition('/')[2]}_south"
+        postgres_server.new_database(beside)
+        stack.callback(lambda: postgres_server.running and postgres_server.drop_database(beside))
+        settings = both(tmp_path, postgres_url, postgres_server.url(beside))
+        file = tokens_of(settings)
+        tokens = TokenFile(file)
+        stack.callback(tokens.close)
+        made = {
+            tenant: tokens.make(
+                Principal(tenant=tenant, actor="tester", role=Role.ADMIN), "test", "", WallClock().now(), None
+            )[0]
+            for tenant in (HOME, OTHER)
+        }
+        mock = await stack.enter_async_context(MockProvider())
+        client = await stack.enter_async_context(aiohttp.ClientSession())
+        said = await stack.enter_async_context(running(tmp_path, settings, mock, "serve", "--port", "0"))
+        found = re.search(r"console +(http://[^:]+:\d+)", said)
+        assert found is not None, said
+        yield House(found[1], client, made, settings, mock)
+
+
+async def test_each_tenant_is_served_from_its_own_database(house: House) -> None:
+    assert (shard_of(HOME, house.settings.shards), shard_of(OTHER, house.settings.shards)) == ("north", "south")
+    for tenant in (HOME, OTHER):
+        status, one = await house.book(tenant, "order-1")
+        assert (status, one["state"]) == (201, "confirmed"), one
+        assert one["id"] == str(appointment_id(tenant, "order-1"))
+    for tenant, there in ((HOME, "north"), (OTHER, "south")):
+        _, listed = await house.ask("GET", "/v1/appointments", tenant)
+        assert [one["id"] for one in listed["items"]] == [str(appointment_id(tenant, "order-1"))]
+        other = appointment_id(OTHER if tenant == HOME else HOME, "order-1")
+        assert (await house.ask("GET", f"/v1/appointments/{other}", tenant))[0] == 404
+        for name, settings in house.settings.each_shard().items():
+            store = await open_store(settings, read_only=True)
+            assert bool(await store.events(appointment_id(tenant, "order-1"))) is (name == there)
+            await store.close()
+
+
+async def test_a_provider_calls_back_for_the_database_that_called_it(house: House) -> None:
+    house.mock.script("create", "pending", settle_ms=150, via="callback", times=-1)
+    for tenant in (HOME, OTHER):
+        status, one = await house.book(tenant, "order-1")
+        assert (status, one["state"]) == (201, "confirmed"), one
+        _, trail = await house.ask("GET", f"/v1/appointments/{one['id']}/events", tenant)
+        assert "callback-received.v1" in [event["type"] for event in trail["items"]]
+
+
+async def test_figures_tell_of_both(house: House) -> None:
+    await house.book(HOME, "order-1")
+    await house.book(OTHER, "order-1")
+    status, told = await house.ask("GET", "/metrics", HOME)
+    assert status == 200
+    for shard in ("north", "south"):
+        assert f'appointments_breaker{{state="closed",target="{shard}/main"}} 1.0' in told or (
+            f'appointments_breaker{{target="{shard}/main",state="closed"}} 1.0' in told
+        )
+    assert (await house.ask("GET", "/readyz", HOME))[0] == 200
+
+
+async def test_a_worker_works_on_all_or_on_the_one_that_is_named(house: House) -> None:
+    folder = house.settings.state_folder
+    async with running(folder, house.settings, house.mock, "worker") as said:
+        assert re.findall(r"store +(\S+)", said) == ["north", "south"]
+    async with running(folder, house.settings, house.mock, "worker", "--store", "south") as said:
+        assert re.findall(r"store +(\S+)", said) == ["south"]
