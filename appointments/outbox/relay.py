@@ -160,9 +160,11 @@ class Relay:
         return len(batch) == PAGE
 
     def _take(self, window: Window, change: Change, position: int, chosen: bool = False) -> None:
-        public = changed(change)
         types = self.subscriber.types
-        if public is None or change.after is None or not (chosen or not types or public.type in types):
+        if types and not chosen and change.recorded.type not in types:
+            return
+        public = changed(change)
+        if public is None or change.after is None:
             return
         event = cloud_event(public, self._source, self._trace_of(change.after))
         window.take_in(Delivery(position, public.appointment, public.version, event))
