@@ -7,9 +7,10 @@ from datetime import datetime
 from typing import Any, Concatenate, ParamSpec, TypeVar
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, Table
+from sqlalchemy import Connection, Engine, Table, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from domain.errors import ConcurrencyConflict, StoreUnavailable
 from store import reads
@@ -32,6 +33,7 @@ class SqlStore(Store):
         self._closed = False
         self._journal = journal
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="store-reader")
+        event.listen(readers, "checkin", self._given_back)
 
     @property
     def readers(self) -> Engine:
@@ -118,6 +120,10 @@ class SqlStore(Store):
         self._readers.dispose()
         if self._journal is not None:
             self._journal.close()
+
+    def _given_back(self, _: object, record: ConnectionPoolEntry) -> None:
+        if self._closed:  # by a thread that was still reading: the pool that would have closed it is gone
+            record.close()
 
     def _worker(self) -> str | None:
         """The name under which this handle is one of the workers of a shared store."""

@@ -301,3 +301,15 @@ async def test_control_without_fencing_one_that_was_declared_dead_writes(
         await shared.second.claim("second~1", NOON)
         assert (await shared.second.work(stream("a"))).owner == "second~1"
         assert await shared.first.append(entry("a", 1)) == 2, "the call that another has taken over"
+
+
+async def test_a_connection_that_is_given_back_after_the_end_is_closed(postgres_url: str) -> None:
+    """For those who read beyond the port, in threads of their own."""
+    store = await asyncio.to_thread(PostgresStore.open, postgres_url, "first")
+    reading = store.readers.connect()
+    below = reading.connection.driver_connection
+    assert below is not None
+    await store.close()
+    assert not below.closed
+    reading.close()
+    assert below.closed
