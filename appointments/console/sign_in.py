@@ -1,24 +1,14 @@
 """Coming in by a token and going out again. Who was on the way to a page gets there; to no other place."""
 
-import re
-
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from appointments.access.access import Unauthenticated
 from appointments.console.session import COOKIE
-from appointments.console.site import Site, form_of
+from appointments.console.site import Site, ahead, form_of
 from appointments.http.asking import check_pace
 
 REFUSED = "This token is not known, or not valid any more."
-AHEAD = re.compile(r"(/[a-z0-9-]+)*/?(\?[A-Za-z0-9_.~%&=+:-]{0,1000})?")
-"""What stands behind the root in an address of the console: nothing that a browser could take for another place."""
-
-
-def ahead(root: str, asked: str) -> str:
-    """The page that was asked for, where it is one of the console; else its first."""
-    local = asked.startswith(f"{root}/") and AHEAD.fullmatch(asked.removeprefix(root))
-    return asked if local else f"{root}/"
 
 
 class SignIn:

@@ -5,6 +5,7 @@ Who may see and do what is decided by the table of roles that the API goes by, a
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +32,8 @@ HERE = Path(__file__).parent
 FORM_FIELDS_MAX = 20
 FORM_BYTES_MAX = 16_384
 READING = "GET"
+AHEAD = re.compile(r"(/[a-z0-9-]+)*/?(\?[A-Za-z0-9_.~%&=+:-]{0,1000})?")
+"""What stands behind the root in an address of the console: nothing that a browser could take for another place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +156,15 @@ class Site:
         unchanged = " Nothing was changed." if request.method != READING and problem.status < 500 else ""
         text = f"{detail[:1].upper()}{detail[1:].rstrip('.')}.{unchanged}"
         part = "hx-request" in request.headers
-        page = self.told(visit, problem.title, text, "bad", f"{self.root}/", problem.status, part)
+        page = self.told(visit, problem.title, text, "bad", self._came_from(request), problem.status, part)
         for name in ("Retry-After", "Allow"):
             if name in answered.headers:
                 page.headers[name] = answered.headers[name]
         return page
+
+    def _came_from(self, request: Request) -> str:
+        path = request.headers.get("referer", "").partition("//")[2].partition("/")[2]
+        return ahead(self.root, f"/{path}")
 
     def _to_sign_in(self, request: Request) -> Response:
         """Signed in, one comes back to the page that was asked for, or that was open."""
@@ -179,3 +186,9 @@ async def form_of(request: Request) -> dict[str, str]:
         return dict(parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=FORM_FIELDS_MAX))
     except ValueError:
         return {}
+
+
+def ahead(root: str, asked: str) -> str:
+    """The page that was asked for, where it is one of the console; else its first."""
+    local = asked.startswith(f"{root}/") and AHEAD.fullmatch(asked.removeprefix(root))
+    return asked if local else f"{root}/"

@@ -5,6 +5,7 @@ Pictures of all of them are left in results/console, to be looked at.
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from axe_playwright_python.async_playwright import Axe
@@ -90,7 +91,7 @@ async def test_every_page_is_accessible_and_fits(
     pages = await pages_of(house)
     PICTURES.mkdir(parents=True, exist_ok=True)
     told: list[str] = []
-    look = {"viewport": {"width": width, "height": height}, "color_scheme": scheme}
+    look: dict[str, Any] = {"viewport": {"width": width, "height": height}, "color_scheme": scheme}
     async with looking(browser, **look) as page:
         await page.goto(house.url + "/sign-in")
         told += await faults(page, "sign-in", width)
@@ -102,6 +103,11 @@ async def test_every_page_is_accessible_and_fits(
                 await summary.click()
             told += await faults(page, name, width)
             await page.screenshot(path=PICTURES / f"{name}-{width}-{scheme}.png", full_page=True)
+    async with sitting(house, browser, Role.VIEWER, allowed=MISSES, **look) as page:
+        for name in ("overview", "failed", "parked"):
+            await page.goto(house.url + pages[name])
+            told += await faults(page, f"{name} for a viewer", width)
+            await page.screenshot(path=PICTURES / f"{name}-viewer-{width}-{scheme}.png", full_page=True)
     assert told == []
 
 
