@@ -38,7 +38,7 @@ REQUIREMENTS = (
         "R2.8",
         "transactional outbox",
         "appointments/outbox",
-        "a dead letter is told again by a command, not over HTTP",
+        "dead letters are told again by a command or in the console, not over the API",
     ),
     _of("R2.9", "durable timers", "store/tables.py saga/runtime.py"),
     _of("R2.10", "definition versions", "saga/definition.py domain/definition.py"),
