@@ -24,7 +24,7 @@ async def act(at: Site, visit: Visit) -> Response:
     id, asked = visit.request.path_params["id"], _asked(visit)
     version = visit.form.get("version", "")
     expected = int(version) if version.isascii() and version.isdecimal() and len(version) < 10 else None
-    done = await _act(at, visit, asked, id, expected)
+    done = await _act(visit, asked, id, expected)
     parked = f"; parked: {done.parked_reason}" if done.parked else ""
     told = f"{asked.action}: the appointment is {done.state}{parked}, at version {done.version}"
     return at.told(visit, "Done", told, "warn" if done.parked else "good", f"{at.root}/appointments/{quote(id)}")
@@ -33,13 +33,13 @@ async def act(at: Site, visit: Visit) -> Response:
 async def act_on_group(at: Site, visit: Visit) -> Response:
     """One action on all that were parked for the same reason, one after the other."""
     asked = _asked(visit)
-    page = await at.desk.list(AppointmentFilter(tenant=visit.tenant, parked=True, limit=PARKED_MAX))
+    page = await visit.desk.list(AppointmentFilter(tenant=visit.tenant, parked=True, limit=PARKED_MAX))
     group = next((one for one in groups(page.items) if one.key == visit.form.get("group")), None)
     if group is None:
         raise InvalidFields("nothing is parked for this reason any more: load the page again")
 
     async def do(one: Appointment) -> Appointment:
-        return await _act(at, visit, asked, str(one.id), one.version)
+        return await _act(visit, asked, str(one.id), one.version)
 
     title = f"{str(asked.action).replace('_', ' ').capitalize()}: {group.reason}"
     job = Job(visit.tenant, Permission.OPERATE, title, "/parked")
@@ -52,8 +52,8 @@ def _asked(visit: Visit) -> Act:
     return parse(Act, {"action": visit.form.get("action", ""), "reason": visit.form.get("reason", "").strip()})
 
 
-async def _act(at: Site, visit: Visit, asked: Act, id: str, version: int | None) -> Appointment:
-    return await at.desk.act(
+async def _act(visit: Visit, asked: Act, id: str, version: int | None) -> Appointment:
+    return await visit.desk.act(
         id,
         asked.action,
         actor=visit.principal.actor,

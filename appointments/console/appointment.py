@@ -17,7 +17,7 @@ PAYLOAD_MAX = 400
 async def appointment(at: Site, visit: Visit) -> Response:
     """One appointment. An open page sends which version it knows, and where its slider stands."""
     id, asked = visit.request.path_params["id"], visit.request.query_params
-    one = await at.desk.show(id, tenant=visit.tenant)
+    one = await visit.desk.show(id, tenant=visit.tenant)
     known = _number(asked["known"]) if "known" in asked else None
     if visit.partial and known == one.version:
         return Response(status_code=NOTHING_NEW)
@@ -25,11 +25,11 @@ async def appointment(at: Site, visit: Visit) -> Response:
     version = _number(asked["version"]) if "version" in asked else None
     if version is not None:
         at.check(visit.principal, Permission.AUDIT)
-    if at.door.access.allows(visit.principal, Permission.AUDIT):
-        events = await at.desk.events(id, tenant=visit.tenant)
+    if visit.door.access.allows(visit.principal, Permission.AUDIT):
+        events = await visit.desk.events(id, tenant=visit.tenant)
         facts |= {"events": events, "line": timeline(events, one.next_action_at), "payload": _payloads(events)}
         if version not in (None, known):
-            facts["shown"] = await at.desk.state_at(id, version=version, tenant=visit.tenant)
+            facts["shown"] = await visit.desk.state_at(id, version=version, tenant=visit.tenant)
     return at.page("appointment_now" if visit.partial else "appointment", visit, "/appointments", **facts)
 
 
@@ -40,7 +40,7 @@ def _payloads(events: Any) -> dict[int, str]:
 async def state(at: Site, visit: Visit) -> Response:
     """The state at a version: the slider's."""
     id, version = visit.request.path_params["id"], _number(visit.request.query_params.get("version", ""))
-    shown = await at.desk.state_at(id, version=version, tenant=visit.tenant)
+    shown = await visit.desk.state_at(id, version=version, tenant=visit.tenant)
     return at.page("state", visit, shown=shown)
 
 
@@ -53,6 +53,6 @@ def _number(text: str) -> int:
 async def replayed(at: Site, visit: Visit) -> Response:
     """Whether every decision comes out as it was recorded."""
     id = visit.request.path_params["id"]
-    verdict = await at.desk.replay(id, tenant=visit.tenant)
+    verdict = await visit.desk.replay(id, tenant=visit.tenant)
     name = "verdict" if visit.partial else "replayed"
     return at.page(name, visit, "/appointments", verdict=verdict, id=id)

@@ -16,22 +16,22 @@ async def check(at: Site, visit: Visit) -> Response:
 
     async def work(job: Job) -> None:
         job.doing = "looking through the whole log"
-        findings = (await at.desk.health()).findings
-        job.rows += [row for finding in findings if (row := await _row(at, finding, visit.tenant)) is not None]
+        findings = (await visit.desk.health()).findings
+        job.rows += [row for finding in findings if (row := await _row(visit, finding)) is not None]
         job.tell("findings", len(job.rows), len(job.rows))
 
     job = at.jobs.begin(Job(visit.tenant, Permission.AUDIT, "Check", "/"), work)
     return RedirectResponse(f"{at.root}/jobs/{job.id}", 303)
 
 
-async def _row(at: Site, finding: Finding, tenant: str) -> Row | None:
+async def _row(visit: Visit, finding: Finding) -> Row | None:
     """What this tenant may know of it: of its own all, and that of the settings what nobody can tell whose it is."""
     try:
         id = UUID(finding.subject)
     except ValueError:
         id = None
-    owner = await tenant_of(at.desk.runtime.store, id) if id else None
-    if (owner or at.desk.settings.tenant) != tenant:
+    owner = await tenant_of(visit.desk.runtime.store, id) if id else None
+    if (owner or visit.desk.settings.tenant) != visit.tenant:
         return None
     tone = "warn" if finding.kind in NO_FAULT else "bad"
     told = finding.detail if owner or id is None else "nobody can tell whose it is; `appointments check` names it"

@@ -31,7 +31,7 @@ TONES = {"given": "good", "repeated": "still", "planned": "", "refused": "bad", 
 
 async def compare_page(at: Site, visit: Visit) -> Response:
     """Where a comparison is asked for."""
-    calendars = sorted({*at.desk.settings.calendars, "main"})
+    calendars = sorted({*visit.desk.settings.calendars, "main"})
     return at.page("compare", visit, HERE, calendars=calendars, policies=[policy.value for policy in Policy])
 
 
@@ -40,8 +40,8 @@ async def compare(at: Site, visit: Visit) -> Response:
     asked = _asked(visit)
 
     async def work(job: Job) -> None:
-        report = await at.desk.reconcile(asked.calendar, policy=asked.policy, tenant=visit.tenant, told=job.tell)
-        kept = at.door.reports.keep(await between(at.door, report, asked.from_, asked.to))
+        report = await visit.desk.reconcile(asked.calendar, policy=asked.policy, tenant=visit.tenant, told=job.tell)
+        kept = visit.door.reports.keep(await between(visit.door, report, asked.from_, asked.to))
         job.leads_to = f"{HERE}/{kept.id}"
 
     job = at.jobs.begin(Job(visit.tenant, Permission.RECONCILE, f"Compare {asked.calendar}", HERE), work)
@@ -63,7 +63,7 @@ def _asked(visit: Visit) -> Reconcile:
 
 async def report(at: Site, visit: Visit) -> Response:
     """What a comparison came to."""
-    found = _report(at, visit)
+    found = _report(visit)
     kinds = list(Kind)
     findings = sorted(found.findings, key=lambda finding: kinds.index(finding.kind))
     return at.page(
@@ -80,17 +80,17 @@ async def report(at: Site, visit: Visit) -> Response:
 
 async def planned(at: Site, visit: Visit) -> Response:
     """The dry run: what would be done about it. Changes nothing."""
-    found = _report(at, visit)
-    return at.page("healing", visit, HERE, report=found, plan=await at.desk.heal(found, dry_run=True))
+    found = _report(visit)
+    return at.page("healing", visit, HERE, report=found, plan=await visit.desk.heal(found, dry_run=True))
 
 
 async def heal(at: Site, visit: Visit) -> Response:
     """Give the commands of the plan. A second time does nothing."""
     visit.confirmed()
-    found = _report(at, visit)
+    found = _report(visit)
 
     async def work(job: Job) -> None:
-        healed = await at.desk.heal(found, dry_run=False, wait=WAIT_S, told=job.tell, actor=visit.principal.actor)
+        healed = await visit.desk.heal(found, dry_run=False, wait=WAIT_S, told=job.tell, actor=visit.principal.actor)
         job.rows += _rows(healed)
 
     job = Job(visit.tenant, Permission.HEAL, f"Heal {found.calendar}", f"{HERE}/{found.id}")
@@ -102,9 +102,9 @@ def _rows(healed: Sequence[Healed]) -> list[Row]:
     return [Row(one.appointment, one.outcome, TONES[one.outcome], f"{one.command}: {one.detail}") for one in healed]
 
 
-def _report(at: Site, visit: Visit) -> KeptReport:
+def _report(visit: Visit) -> KeptReport:
     text = visit.request.path_params["report"]
     try:
-        return at.door.reports.of(visit.tenant, UUID(text))
+        return visit.door.reports.of(visit.tenant, UUID(text))
     except ValueError:
         raise Refusal("unknown-report", f"{text!r} is no id of a report") from None

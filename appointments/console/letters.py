@@ -21,8 +21,8 @@ class _Why(Value):
 
 async def letters(at: Site, visit: Visit) -> Response:
     """All of them, each kind by itself."""
-    found = await at.door.letters.of(visit.tenant)
-    undelivered = (await dead_letters(at.desk.runtime.store, visit.tenant))[-SHOWN_MAX:]
+    found = await visit.door.letters.of(visit.tenant)
+    undelivered = (await dead_letters(visit.desk.runtime.store, visit.tenant))[-SHOWN_MAX:]
     by_sink = groupby(sorted(undelivered, key=_sink), key=_sink)
     sinks = [(sink, list(some)) for sink, some in by_sink]
     return at.page("letters", visit, "/dead-letters", found=found, sinks=sinks)
@@ -32,13 +32,13 @@ async def deliver_again(at: Site, visit: Visit) -> Response:
     """Have one letter of a subscriber told again, or all that it has; whoever relays does it."""
     visit.confirmed()
     why = parse(_Why, {"reason": visit.form.get("reason", "").strip()}).reason
-    store, sink, id = at.desk.runtime.store, visit.form.get("sink", ""), visit.form.get("letter", "")
+    store, sink, id = visit.desk.runtime.store, visit.form.get("sink", ""), visit.form.get("letter", "")
     waiting = [one for one in await dead_letters(store, visit.tenant, sink) if one.stands == "dead"]
     asked = [one for one in waiting if id in ("", one.id)]
     if not asked:
         raise InvalidFields("this is no dead letter any more: load the page again", (("/letter", "unknown"),))
     for one in asked:
-        await ask_again(store, one, visit.tenant, visit.principal.actor, why, at.door.now())
+        await ask_again(store, one, visit.tenant, visit.principal.actor, why, visit.door.now())
     told = f"{len(asked)} to be told again to {sink}, under the same ids"
     return at.told(visit, "Done", told, "good", f"{at.root}/dead-letters")
 

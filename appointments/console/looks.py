@@ -27,30 +27,30 @@ NOTHING_NEW = 204
 
 async def overview(at: Site, visit: Visit) -> Response:
     """How it goes now."""
-    return at.page("pulse" if visit.partial else "overview", visit, "", **await _pulse(at, visit))
+    return at.page("pulse" if visit.partial else "overview", visit, "", **await _pulse(visit))
 
 
-async def _pulse(at: Site, visit: Visit) -> dict[str, Any]:
-    tenant, now = visit.tenant, at.door.now()
+async def _pulse(visit: Visit) -> dict[str, Any]:
+    tenant, now = visit.tenant, visit.door.now()
     since = now - timedelta(hours=HOURS)
-    figures = await at.desk.figures(since=since, tenant=tenant)
-    pulse = await at.desk.pulse(tenant=tenant)
+    figures = await visit.desk.figures(since=since, tenant=tenant)
+    pulse = await visit.desk.pulse(tenant=tenant)
     return {
         "pulse": pulse,
-        "health": _health(at, pulse),
-        "hours": hour_chart(await at.desk.hours(since, tenant=tenant), now),
+        "health": _health(visit, pulse),
+        "hours": hour_chart(await visit.desk.hours(since, tenant=tenant), now),
         "success": figures.total.success_rate,
         "calls": call_times(figures),
-        "newest": (await at.desk.list(AppointmentFilter(tenant=tenant, limit=NEWEST))).items,
+        "newest": (await visit.desk.list(AppointmentFilter(tenant=tenant, limit=NEWEST))).items,
     }
 
 
-def _health(at: Site, pulse: Pulse) -> tuple[str, str]:
+def _health(visit: Visit, pulse: Pulse) -> tuple[str, str]:
     """The worst of it as a tone, and all of it in words."""
     found: list[tuple[str, str]] = []
-    if at.door.standing.stopping:
+    if visit.door.standing.stopping:
         found.append(("bad", "this process stops and takes no new commands"))
-    if at.door.standing.refuses(at.door.now()):
+    if visit.door.standing.refuses(visit.door.now()):
         found.append(("bad", "the store has just refused a write"))
     if pulse.overdue:
         found.append(("bad", f"{pulse.overdue}{'+' * pulse.overdue_more} overdue: taken up by nobody for a minute"))
@@ -77,7 +77,7 @@ async def appointments(at: Site, visit: Visit) -> Response:
             asked[name] = ""  # a browser's field for a day takes nothing else
     facts: dict[str, Any] = {"asked": asked, "states": [state.value for state in State if state is not State.INIT]}
     try:
-        page = await at.desk.list(parse(AppointmentFilter, fields))
+        page = await visit.desk.list(parse(AppointmentFilter, fields))
     except InvalidFields as fault:
         return at.page(
             "appointments", visit, "/appointments", 422, told=str(fault), items=(), next="", position=0, **facts
@@ -90,7 +90,7 @@ async def appointments(at: Site, visit: Visit) -> Response:
 
 async def parked(at: Site, visit: Visit) -> Response:
     """Parked work, in groups of the same failure. An open page is told only what is new to it."""
-    page = await at.desk.list(AppointmentFilter(tenant=visit.tenant, parked=True, limit=PARKED_MAX))
+    page = await visit.desk.list(AppointmentFilter(tenant=visit.tenant, parked=True, limit=PARKED_MAX))
     found = groups(page.items)
     known = _digest(found)
     if visit.partial and visit.request.query_params.get("known") == known:

@@ -7,7 +7,7 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from appointments.console.session import FORM_FIELD, Session, Sessions, proves
 from appointments.http.asking import check_pace
 from appointments.http.door import Door
 from appointments.http.problems import Problem, Refusal, told
+from appointments.orchestrator import Orchestrator
 from domain.errors import HistoryError, InvalidFields, StoreUnavailable
 
 HERE = Path(__file__).parent
@@ -43,7 +44,14 @@ class Visit:
     request: Request
     session: Session
     principal: Principal
-    form: Mapping[str, str]
+    door: Door
+    """That of the shard that keeps its tenant."""
+    form: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def desk(self) -> Orchestrator:
+        """The appointment desk."""
+        return self.door.desk
 
     @property
     def tenant(self) -> str:
@@ -68,7 +76,7 @@ class Site:
     """The door that the API has too, who sits here, the jobs that go on, and how a page is made."""
 
     def __init__(self, door: Door, root: str) -> None:
-        self.door, self.desk, self.root = door, door.desk, root
+        self.door, self.root = door, root
         self.sessions, self.jobs = Sessions(door.access, door.now), Jobs()
         self._templates = Environment(
             loader=FileSystemLoader(HERE / "templates"),
@@ -105,20 +113,19 @@ class Site:
     async def refused(self, request: Request, fault: Exception) -> Response:
         """An exception handler: what the framework refuses, in the look of the console."""
         try:
-            session, principal = self.sessions.of(request)
+            return self._tell(request, self._visit(request), fault)
         except (Unauthenticated, StoreUnavailable):
             return self._tell(request, None, fault)
-        return self._tell(request, Visit(request, session, principal, {}), fault)
 
     async def _visited(self, page: Page, changes: bool, needs: Permission, request: Request) -> Response:
         visit = None
         try:
-            session, principal = self.sessions.of(request)
-            visit = Visit(request, session, principal, {})
-            self._admit(principal, needs)
+            visit = self._visit(request)
+            check_pace(self.door.access.throttle(visit.tenant, self.door.now()))
+            self.check(visit.principal, needs)
             if changes:
-                visit = Visit(request, session, principal, await form_of(request))
-                if not proves(session, visit.form.get(FORM_FIELD)):
+                visit = replace(visit, form=await form_of(request))
+                if not proves(visit.session, visit.form.get(FORM_FIELD)):
                     raise Refusal("forbidden", "this form is not from this sitting: go back, and load it again")
             return await page(self, visit)
         except Unauthenticated:
@@ -128,9 +135,9 @@ class Site:
         except Exception as fault:
             return self._tell(request, visit, fault)
 
-    def _admit(self, principal: Principal, needs: Permission) -> None:
-        check_pace(self.door.access.throttle(principal.tenant, self.door.now()))
-        self.check(principal, needs)
+    def _visit(self, request: Request) -> Visit:
+        session, principal = self.sessions.of(request)
+        return Visit(request, session, principal, self.door.of(principal.tenant))
 
     def check(self, principal: Principal, needs: Permission) -> None:
         """Raise `Refusal` unless the role of this principal has the permission."""
@@ -146,7 +153,7 @@ class Site:
         problem = Problem.model_validate_json(bytes(answered.body))
         detail = problem.detail
         if isinstance(fault, StoreUnavailable):
-            self.door.standing.refused(self.door.now())
+            (visit or self).door.standing.refused(self.door.now())
             detail = "nothing was acknowledged; try again in a moment"
         elif isinstance(fault, HTTPException):
             detail = "there is no such page" if problem.status == 404 else "this address does not take that"

@@ -3,8 +3,8 @@
 import asyncio
 import re
 import shutil
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -123,15 +123,21 @@ async def open_house(folder: Path, rate: float | None = None, **settings: Any) -
         store = f"sqlite:///{folder}/desk.db"
         made = Settings(store=store, provider=mock.url, **patience)
         desk = await stack.enter_async_context(Orchestrator.open(made, listen=False))
-        tokens = TokenFile(token_file(folder / "desk.db"))
-        stack.callback(tokens.close)
-        app = application(desk, Access(tokens, Throttle(rate, 20), now), now)
-        opened = stack.enter_context(listen("127.0.0.1", 0))
+        yield await stack.enter_async_context(in_front_of([desk], mock, folder, rate))
+
+
+@asynccontextmanager
+async def in_front_of(
+    desks: Sequence[Orchestrator], mock: MockProvider, folder: Path, rate: float | None = None
+) -> AsyncIterator[House]:
+    """The whole application, of one desk or of those of several shards; tokens are kept in the folder."""
+    with closing(TokenFile(token_file(folder / "desk.db"))) as tokens, listen("127.0.0.1", 0) as opened:
+        app = application(desks[0], Access(tokens, Throttle(rate, 20), now), now, desks[1:])
         up = asyncio.Event()
         serving = asyncio.create_task(serve(app, opened, up.set))
         await up.wait()
         try:
-            yield House(desk, app.state.door, mock, tokens, f"{url(opened)}/console")
+            yield House(desks[0], app.state.door, mock, tokens, f"{url(opened)}/console")
         finally:
             serving.cancel()
             with suppress(asyncio.CancelledError):

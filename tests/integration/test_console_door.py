@@ -1,13 +1,17 @@
 """The console's door, over plain HTTP, as somebody would come who means no good; and what each role may see and do."""
 
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from appointments import Orchestrator, Settings
 from appointments.access.roles import MAY, Permission, Role
-from tests.integration.console_house import House, open_house, visitor, wanted
+from appointments.sharding import shard_of
+from mocks.server import MockProvider
+from tests.integration.console_house import House, in_front_of, open_house, visitor, wanted
 
 pytestmark = pytest.mark.evidence(
     target="console",
@@ -229,3 +233,30 @@ class TestBackToWhereOneWanted:
             assert 'name="next" value="/console/"' in text
             status, _, headers = await came.post("/sign-in", token=house.token(Role.VIEWER), next=elsewhere)
             assert (status, headers["Location"]) == (303, "/console/")
+
+
+async def test_of_two_shards_each_tenant_sees_and_has_done_what_is_in_its_own(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        mock = await stack.enter_async_context(MockProvider())
+        shards = {name: f"sqlite:///{tmp_path}/{name}.db" for name in ("north", "south")}
+        desks = []
+        for store in shards.values():
+            settings = Settings(store=store, provider=mock.url, log_level="error")
+            desk = await stack.enter_async_context(Orchestrator.open(settings, listen=False))
+            desk.settings = settings.model_copy(update={"shards": shards})
+            desks.append(desk)
+        house = await stack.enter_async_context(in_front_of(desks, mock, tmp_path))
+        tenants = {shard_of(name, shards): name for name in ("globex", "acme")}
+        assert tenants.keys() == shards.keys()
+        for desk, tenant in zip(desks, (tenants["north"], tenants["south"]), strict=True):
+            one = await desk.book(wanted(1), key="k", wait=10, tenant=tenant)
+            async with visitor(house, Role.OPERATOR, tenant) as came:
+                assert str(one.id) in (await came.get("/"))[1]
+                assert str(one.id) in (await came.get("/appointments"))[1]
+                form = {**ACT, "action": "compensate", "version": str(one.version)}
+                assert (await came.post(f"/appointments/{one.id}/act", **form))[0] == 200
+                assert (await came.begun("/check"))[0] == 200
+            assert (await desk.show(one.id, tenant=tenant)).state == "cancelled"
+            other = next(name for name in tenants.values() if name != tenant)
+            async with visitor(house, Role.OPERATOR, other) as stranger:
+                assert (await stranger.get(f"/appointments/{one.id}"))[0] == 404
