@@ -16,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 from appointments.access.roles import Permission
 from appointments.console import actions, appointment, checking, comparing, letters, looks
 from appointments.console.headers import StrictHeaders
-from appointments.console.sign_in import SignIn
+from appointments.console.sign_in import SignIn, leave
 from appointments.console.site import Site
 from appointments.http.door import Door
 from appointments.http.problems import Refusal
@@ -64,6 +64,6 @@ def _routes(at: Site) -> list[BaseRoute]:
         at.route("/jobs/{job:int}", actions.job, READ),
         Route("/sign-in", sign_in.page, methods=["GET"]),
         Route("/sign-in", sign_in.come, methods=["POST"]),
-        Route("/sign-out", sign_in.leave, methods=["POST"]),
+        at.route("/sign-out", leave, READ, changes=True),
         Mount("/static", StaticFiles(directory=HERE / "static")),
     ]

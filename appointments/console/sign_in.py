@@ -5,7 +5,7 @@ from starlette.responses import RedirectResponse, Response
 
 from appointments.access.access import Unauthenticated
 from appointments.console.session import COOKIE
-from appointments.console.site import Site, ahead, form_of
+from appointments.console.site import Site, Visit, ahead, form_of
 from appointments.http.asking import check_pace
 
 REFUSED = "This token is not known, or not valid any more."
@@ -38,16 +38,17 @@ class SignIn:
             check_pace(self._site.door.access.failed(address, self._site.door.now()))
             return self._site.page("sign_in", None, status=401, told=REFUSED, way=way)
 
-    async def leave(self, request: Request) -> Response:
-        """The sitting ends."""
-        self._site.sessions.end(request)
-        gone = RedirectResponse(f"{self._site.root}/sign-in", 303)
-        gone.delete_cookie(COOKIE, path=self._site.root)
-        return gone
-
     def _let_in(self, token: str | None, request: Request, way: str) -> Response:
         id = self._site.sessions.begin(token)
         welcome = RedirectResponse(way, 303)
         secure = "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))
         welcome.set_cookie(COOKIE, id, path=self._site.root, httponly=True, samesite="strict", secure=secure)
         return welcome
+
+
+async def leave(at: Site, visit: Visit) -> Response:
+    """The sitting ends."""
+    at.sessions.end(visit.request)
+    gone = RedirectResponse(f"{at.root}/sign-in", 303)
+    gone.delete_cookie(COOKIE, path=at.root)
+    return gone

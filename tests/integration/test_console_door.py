@@ -43,6 +43,7 @@ FORMS = {
     "/reconciliation/compare": Permission.RECONCILE,
     "/reconciliation/{report}/heal": Permission.HEAL,
     "/check": Permission.AUDIT,
+    "/sign-out": Permission.READ,
 }
 TRAIL = ("/appointments/{id}", "/appointments/{id}?version=1")
 ACT = {"action": "retry", "reason": "x", "sure": "yes"}
