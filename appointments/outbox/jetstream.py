@@ -7,7 +7,6 @@ are the broker's owner's: none is made here.
 
 import asyncio
 
-import nats
 from nats.aio.client import Client
 from nats.errors import Error, MaxPayloadError
 from nats.js.errors import APIError
@@ -42,7 +41,9 @@ class JetStream(Sink):
         except APIError as fault:
             about_it = fault.code is not None and 400 <= fault.code < 500
             return (Refused if about_it else Away)(f"answered {fault.code}: {fault.description}")
-        except (Error, OSError, TimeoutError) as fault:
+        except TimeoutError:
+            return Away("no answer in time")
+        except (Error, OSError, ValueError) as fault:  # the last for what is no word of a broker's
             return Away(str(fault) or type(fault).__name__)
         return Accepted()
 
@@ -55,19 +56,29 @@ class JetStream(Sink):
         """A connection. One that broke is not mended but made anew: by then it is known how long that is to wait."""
         async with self._connecting:
             if self._client is None or self._client.is_closed:
-                self._client = await nats.connect(
-                    self._url,
-                    token=self._token,
-                    name="appointments outbox",
-                    allow_reconnect=False,
-                    max_reconnect_attempts=1,  # of the first connection; by default it is tried for two minutes
-                    reconnect_time_wait=0,
-                    connect_timeout=CONNECT_S,
-                    ping_interval=PING_S,
-                    max_outstanding_pings=2,
-                    error_cb=_told_otherwise,
-                )
+                self._client = await _connect(self._url, self._token)
             return self._client
+
+
+async def _connect(url: str, token: str | None) -> Client:
+    client = Client()
+    try:
+        await client.connect(
+            url,
+            token=token,
+            name="appointments outbox",
+            allow_reconnect=False,
+            max_reconnect_attempts=1,  # of the first connection; by default it is tried for two minutes
+            reconnect_time_wait=0,
+            connect_timeout=CONNECT_S,
+            ping_interval=PING_S,
+            max_outstanding_pings=2,
+            error_cb=_told_otherwise,
+        )
+    except BaseException:  # the client leaves the connection open whose other end did not say what a broker says
+        await client.close()
+        raise
+    return client
 
 
 async def _told_otherwise(_: Exception) -> None:

@@ -23,7 +23,7 @@ from appointments.outbox.webhook import Webhook
 from providers.outbound import Outbound
 from saga.clock import WallClock
 from tests.contract.nats_server import SUBJECT, free_port, make_stream, messages, nats_server
-from tests.unit.outbox.world import SECRET, Received, event_of, receiver
+from tests.unit.outbox.world import SECRET, Received, event_of, receiver, until
 
 pytestmark = pytest.mark.evidence(
     target="outbox sinks",
@@ -345,6 +345,33 @@ async def test_a_broker_behind_a_connection_that_leads_nowhere_is_dialled_anew(
     monkeypatch.setattr(jetstream_module, "PING_S", 0.2)
     answers = await told_behind_a_gateway_that_falls_silent(tmp_path)
     assert (type(answers[0]), answers[-1]) == (Away, Accepted())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"INFO {}\r\n", b"INFO x\r\n", b"x" * 200_000],
+    ids=["nothing", "http", "no-info", "no-json", "endless"],
+)
+async def test_a_broker_that_says_nothing_or_nonsense_is_away_and_no_connection_is_left_behind(
+    words: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jetstream_module, "CONNECT_S", 0.1)
+    left = 0
+
+    async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal left
+        left += 1
+        writer.write(words)
+        await reader.read()
+        left -= 1
+        writer.close()
+
+    async with await asyncio.start_server(say, "127.0.0.1", 0) as server:
+        sink = JetStream(f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}", SUBJECT, None, 0.1)
+        for _ in range(3):
+            assert isinstance(await sink.deliver(event_of(ONE)), Away)
+        await sink.close()
+        await until(lambda: left == 0, within_s=2)
 
 
 async def test_control_where_nobody_asks_whether_it_is_there_it_stays_away(tmp_path: Path) -> None:
