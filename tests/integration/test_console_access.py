@@ -46,6 +46,7 @@ async def pages_of(house: House) -> dict[str, str]:
     await house.edited()
     await house.strangers()
     await house.dead_letters()
+    long = await house.desk.book({**wanted(10), "summary": "W" * 255, "location": "L" * 255}, key="long", wait=10)
     house.mock.script("create", "reject", times=1)
     failed = await house.desk.book(wanted(9), key="failed", wait=10)
     house.mock.clear_scripts()
@@ -61,6 +62,7 @@ async def pages_of(house: House) -> dict[str, str]:
         "appointments": "/appointments",
         "none-found": "/appointments?q=nothing",
         "no-filter": "/appointments?from=yesterday",
+        "long": f"/appointments/{long.id}",
         "failed": f"/appointments/{failed.id}",
         "parked-one": f"/appointments/{parked.id}?version=3",
         "parked": "/parked",
