@@ -8,15 +8,14 @@ import json
 from collections.abc import Collection
 from typing import NamedTuple
 
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine, select, text
 from sqlalchemy.dialects.postgresql import insert
 
 from domain.errors import StoreRefused
 from store.tables import events
 from store.tables import shard as table
 
-
-KNOWN_SINCE = 3
+KNOWN_SINCE = {"since": 3}
 """The schema revision since which programs know of shards: an older one is shut out."""
 
 
@@ -43,7 +42,7 @@ def make_shard(engine: Engine, shard: Shard | None) -> None:
             if connection.execute(select(events.c.position).limit(1)).first() is None:
                 new = insert(table).values(row).on_conflict_do_nothing().returning(table.c.name)
                 if connection.execute(new).first() is not None:
-                    connection.exec_driver_sql(f"INSERT INTO appointments_schema_needed VALUES ({KNOWN_SINCE})")
+                    connection.execute(text("INSERT INTO appointments_schema_needed VALUES (:since)"), KNOWN_SINCE)
     check_shard(engine, shard)
 
 

@@ -10,10 +10,12 @@ from uuid import UUID
 
 import pytest
 
+from appointments.outbox import pages as pages_module
 from appointments.outbox import relay as relay_module
 from appointments.outbox import window as window_module
 from appointments.outbox.cloudevents import CloudEvent
 from appointments.outbox.dead_letters import abandon, consumer, dead_letters
+from appointments.outbox.pages import Pages, Reader
 from appointments.outbox.sink import REASON_MAX, Answer, Away, Handler, Subscriber
 from appointments.outbox.window import Delivery, Window
 from domain.definition import RetryPolicy
@@ -78,7 +80,8 @@ async def test_a_commit_that_is_told_of_while_the_log_is_read_is_not_overlooked(
     await store.append(Append(streams[0][0].stream_id, 0, tuple(first), touches_work=False))
     late.append(Append(streams[1][0].stream_id, 0, tuple(second), touches_work=False))
     subscriber = Subscriber("one", "default", Handler(take), from_beginning=True)
-    relay = relay_module.Relay(store, subscriber, "urn:appointments", WallClock().now, lambda _: None, lambda *_: None)
+    reader = Reader(Pages(store, "urn:appointments", lambda _: None))
+    relay = relay_module.Relay(store, subscriber, reader, WallClock().now, lambda *_: None)
     task = asyncio.create_task(relay.run())
     await until(lambda: len(told) == len(first) + len(second), within_s=3)
     relay.stop()
@@ -111,7 +114,7 @@ async def test_a_function_that_hangs_on_one_event_blocks_nobody_and_the_event_is
 
 async def in_memory_while_down(limit: int, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
     """How many events are held for a subscriber that takes nothing, and how many there are."""
-    monkeypatch.setattr(relay_module, "PAGE", 50)
+    monkeypatch.setattr(pages_module, "PAGE", 50)
     monkeypatch.setattr(window_module, "WINDOW_MAX", limit)
     held = 0
     taken_in = Window.take_in

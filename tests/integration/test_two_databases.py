@@ -1,12 +1,9 @@
 """`serve` and `worker` on two databases: each tenant is served from its own, and needs no other."""
 
-import asyncio
 import json
-import os
 import re
-import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +12,11 @@ import aiohttp
 import pytest
 
 from appointments import Settings
-from appointments.access.roles import Principal, Role
-from appointments.access.tokens import TokenFile
-from appointments.bootstrap import open_store, tokens_of
+from appointments.bootstrap import open_store
 from appointments.sharding import shard_of
 from domain.identity import appointment_id
 from mocks import MockProvider
-from saga.clock import WallClock
+from tests.integration.on_two_databases import environment, make_tokens, running
 from tests.postgres.server import PostgresServer
 
 pytestmark = pytest.mark.evidence(
@@ -33,8 +28,6 @@ pytestmark = pytest.mark.evidence(
     seen_in="answers, state of both stores",
 )
 
-ROOT = Path(__file__).parents[2]
-WITHIN_S = 20
 HOME, OTHER = "globex", "acme"
 """Kept by north and by south."""
 BOOKING = {
@@ -69,48 +62,6 @@ class House:
         return await self.ask("POST", "/v1/appointments", tenant, json=BOOKING, headers=headers)
 
 
-def environment(settings: Settings, mock: MockProvider) -> dict[str, str]:
-    told = {
-        "SHARDS": json.dumps(settings.shards),
-        "STATE_FOLDER": str(settings.state_folder),
-        "TENANT": settings.tenant,
-        "PROVIDER": mock.url,
-        "CALLBACK_SECRET": mock.secret,
-        "LOG_LEVEL": "error",
-        "SETTLE_MS": "100",
-        "LEASE_MS": "1000",
-        "HTTP_DRAIN_MS": "0",
-    }
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("APPOINTMENTS_")}
-    return {**plain, "PYTHONPATH": str(ROOT), **{f"APPOINTMENTS_{name}": value for name, value in told.items()}}
-
-
-@asynccontextmanager
-async def running(folder: Path, settings: Settings, mock: MockProvider, *words: str) -> AsyncIterator[str]:
-    """A process of the command line, until it is told to stop; what it said up to its last line of the beginning."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "appointments.cli", *words),
-        cwd=folder,
-        env=environment(settings, mock),
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    assert process.stderr is not None
-    said = ""
-    try:
-        async with asyncio.timeout(WITHIN_S):
-            while "Ctrl-C" not in said:
-                line = await process.stderr.readline()
-                assert line, said
-                said += line.decode()
-        yield said
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        _, rest = await process.communicate()
-        assert "Traceback" not in rest.decode()
-
-
 def both(folder: Path, north: str, south: str) -> Settings:
     return Settings(shards={"north": north, "south": south}, state_folder=folder, tenant=HOME)
 
@@ -122,21 +73,12 @@ async def house(tmp_path: Path, postgres_server: PostgresServer, postgres_url: s
         postgres_server.new_database(beside)
         stack.callback(lambda: postgres_server.running and postgres_server.drop_database(beside))
         settings = both(tmp_path, postgres_url, postgres_server.url(beside))
-        file = tokens_of(settings)
-        tokens = TokenFile(file)
-        stack.callback(tokens.close)
-        made = {
-            tenant: tokens.make(
-                Principal(tenant=tenant, actor="tester", role=Role.ADMIN), "test", "", WallClock().now(), None
-            )[0]
-            for tenant in (HOME, OTHER)
-        }
         mock = await stack.enter_async_context(MockProvider())
         client = await stack.enter_async_context(aiohttp.ClientSession())
-        said = await stack.enter_async_context(running(tmp_path, settings, mock, "serve", "--port", "0"))
+        said = await stack.enter_async_context(running(tmp_path, environment(settings, mock), "serve", "--port", "0"))
         found = re.search(r"console +(http://[^:]+:\d+)", said)
         assert found is not None, said
-        yield House(found[1], client, made, settings, mock)
+        yield House(found[1], client, make_tokens(settings, (HOME, OTHER)), settings, mock)
 
 
 async def test_each_tenant_is_served_from_its_own_database(house: House) -> None:
@@ -178,8 +120,8 @@ async def test_figures_tell_of_both(house: House) -> None:
 
 
 async def test_a_worker_works_on_all_or_on_the_one_that_is_named(house: House) -> None:
-    folder = house.settings.state_folder
-    async with running(folder, house.settings, house.mock, "worker") as said:
+    folder, around = house.settings.state_folder, environment(house.settings, house.mock)
+    async with running(folder, around, "worker") as said:
         assert re.findall(r"store +(\S+)", said) == ["north", "south"]
-    async with running(folder, house.settings, house.mock, "worker", "--store", "south") as said:
+    async with running(folder, around, "worker", "--store", "south") as said:
         assert re.findall(r"store +(\S+)", said) == ["south"]

@@ -77,7 +77,7 @@ class PostgresServer:
         self._process: subprocess.Popen[bytes] | None = None
         self.folder = Path(tempfile.mkdtemp(prefix="appointments-postgres-"))
         self.log = self.folder / "server.log"
-        self.port = _free_port()
+        self.port = free_port()
         self._watcher = subprocess.Popen(
             ["/bin/sh", "-c", WATCH, "watch", str(self.folder)], stdin=subprocess.PIPE, start_new_session=True
         )
@@ -225,7 +225,7 @@ class PostgresServer:
         self._process = None
 
 
-def _free_port() -> int:
+def free_port() -> int:
     for port in random.sample(PORTS, len(PORTS)):
         with socket.socket() as probe:
             try:
