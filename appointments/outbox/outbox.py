@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 
-from appointments.outbox.relay import Fact, Relay, TraceOf
+from appointments.outbox.pages import Pages, Reader, TraceOf
+from appointments.outbox.relay import Fact, Relay
 from appointments.outbox.sink import Subscriber
 from appointments.outbox.subscription import NAME, TYPES
 from domain.errors import InvalidFields
@@ -28,7 +29,8 @@ class Outbox:
         """Raises `InvalidFields` for a name that is none or that two of them have, and for a type that no event has."""
         _check(subscribers)
         self._store = store
-        self._relays = [Relay(store, one, source, now, trace_of, fact) for one in subscribers]
+        pages = Pages(store, source, trace_of)
+        self._relays = [Relay(store, one, Reader(pages), now, fact) for one in subscribers]
 
     @property
     def told(self) -> dict[str, dict[str, int]]:

@@ -8,20 +8,15 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from appointments.changes import changed, read_on
-from appointments.outbox.cloudevents import cloud_event
 from appointments.outbox.dead_letters import abandon, consumer
+from appointments.outbox.pages import Reader, Told
 from appointments.outbox.sink import Accepted, Answer, Away, Refused, Subscriber
 from appointments.outbox.window import Delivery, Window
-from domain.appointment import Appointment
 from domain.errors import HistoryError
 from domain.events import Beginning, DeliveryAbandoned, RedeliveryRequested
-from projections.following import Folded, RecentStates
-from projections.projection import Change
 from store.mapper import decode
 from store.port import RecordedEvent, Store
 
-PAGE = 500
 POLL_S = 1.0
 """How often the log is looked at where no commit is told of, and a name asked for that another process holds."""
 GATHER_S = 0.02
@@ -34,7 +29,6 @@ GRACE_S = 5.0
 Fact = Callable[..., None]
 """Writes a line of the log: its name, then its fields."""
 RESULTS = ("accepted", "refused", "failed", "abandoned")
-TraceOf = Callable[[Appointment], str | None]
 
 
 class Superseded(Exception):
@@ -48,13 +42,12 @@ class Relay:
         self,
         store: Store,
         subscriber: Subscriber,
-        source: str,
+        reader: Reader,
         now: Callable[[], datetime],
-        trace_of: TraceOf,
         fact: Fact,
     ) -> None:
         self.subscriber = subscriber
-        self._store, self._source, self._now, self._trace_of, self._fact = store, source, now, trace_of, fact
+        self._store, self._reader, self._now, self._fact = store, reader, now, fact
         self._consumer = consumer(subscriber.name)
         self._news, self._stop = asyncio.Event(), asyncio.Event()
         self._committed = False
@@ -108,7 +101,6 @@ class Relay:
     async def _walk(self, worker: str) -> None:
         loop = asyncio.get_running_loop()
         window = Window(self.subscriber.retry, self.subscriber.concurrency, await self._begin())
-        states = RecentStates()
         running: dict[asyncio.Task[Answer], Delivery] = {}
         read_at_s, more = 0.0, True
         try:
@@ -118,7 +110,7 @@ class Relay:
                 self._news.clear()
                 more, self._committed = more or self._committed, False
                 if more and not window.full and loop.time() >= read_at_s:
-                    more = await self._read(window, states)
+                    more = await self._read(window)
                     read_at_s = loop.time() if more else loop.time() + GATHER_S
                 while (delivery := window.next(loop.time())) is not None:
                     task = loop.create_task(self._tell(delivery))
@@ -144,55 +136,45 @@ class Relay:
         self._kept_at_s = asyncio.get_running_loop().time()
         return kept
 
-    async def _read(self, window: Window, states: RecentStates) -> bool:
+    async def _read(self, window: Window) -> bool:
         """Take in the next page; whether there may be more."""
-        batch = await self._store.log(window.read_to, PAGE)
-        if not batch:
+        page = await self._reader.after(window.read_to)
+        if page is None:
             return False
-        folded = await read_on(self._store, states, batch)
-        for change in folded.changes:
+        for told in page.told:
+            change = told.change
             if isinstance(change.event, RedeliveryRequested):
-                await self._take_again(window, change.recorded, change.event)
-            elif change.after is not None and change.after.tenant == self.subscriber.tenant:
-                self._take(window, change, change.recorded.position)
-        await self._leave_out(batch, folded)
-        window.read_to = batch[-1].position
-        return len(batch) == PAGE
+                await self._take_again(window, change.recorded.position, change.event)
+            elif self._asked_for(change.recorded) and change.after and change.after.tenant == self.subscriber.tenant:
+                self._take(window, told, change.recorded.position)
+        await self._leave_out(page.unreadable)
+        window.read_to = page.end
+        return self._reader.more(page)
 
-    def _take(self, window: Window, change: Change, position: int, chosen: bool = False) -> None:
-        types = self.subscriber.types
-        if types and not chosen and change.recorded.type not in types:
-            return
-        public = changed(change)
-        if public is None or change.after is None:
-            return
-        event = cloud_event(public, self._source, self._trace_of(change.after))
-        window.take_in(Delivery(position, public.appointment, public.version, event))
+    def _asked_for(self, recorded: RecordedEvent) -> bool:
+        return not self.subscriber.types or recorded.type in self.subscriber.types
 
-    async def _take_again(self, window: Window, recorded: RecordedEvent, asked: RedeliveryRequested) -> None:
+    def _take(self, window: Window, told: Told, position: int) -> None:
+        if (event := told.event) is not None:
+            window.take_in(Delivery(position, event.data.appointment, event.data.version, event))
+
+    async def _take_again(self, window: Window, position: int, asked: RedeliveryRequested) -> None:
         """What an operator wants to have told again, as it is in the log."""
         if (asked.sink, asked.tenant) != (self.subscriber.name, self.subscriber.tenant):
             return
         found = await self._store.events(asked.appointment, after=asked.version - 1, limit=1)
-        changes = (await read_on(self._store, RecentStates(), found)).changes
-        if changes:
-            self._take(window, changes[0], recorded.position, chosen=True)
+        if (told := await self._reader.one(found)) is not None:
+            self._take(window, told, position)
         else:
             await self._abandon(asked.appointment, asked.version, 0, "it cannot be read")
 
-    async def _leave_out(self, batch: Sequence[RecordedEvent], folded: Folded) -> None:
+    async def _leave_out(self, unreadable: Sequence[RecordedEvent]) -> None:
         """What cannot be read is put to the dead letters of those whose it is."""
-        if not folded.unreadable:
-            return
-        read = {change.recorded.position for change in folded.changes}
-        for recorded in batch:
-            stream = recorded.stream_id
-            if stream not in folded.unreadable or recorded.position in read:
+        for recorded in unreadable:
+            if not self._asked_for(recorded):
                 continue
-            if self.subscriber.types and recorded.type not in self.subscriber.types:
-                continue
-            if await _tenant(self._store, stream) == self.subscriber.tenant:
-                await self._abandon(stream, recorded.version, 0, "it cannot be read")
+            if await _tenant(self._store, recorded.stream_id) == self.subscriber.tenant:
+                await self._abandon(recorded.stream_id, recorded.version, 0, "it cannot be read")
 
     async def _tell(self, delivery: Delivery) -> Answer:
         try:
