@@ -50,7 +50,7 @@ class Settings(BaseSettings):
     `memory:`; with shards the name of one, or unset: that of the tenant."""
     shards: dict[ShardName, Database] = Field(default_factory=dict, max_length=64)
     """Several databases by name, each with the appointments of some tenants: `{"north": "postgresql://…", …}`; see
-    docs/workers.md. Their names stay for good, their addresses may change."""
+    docs/shards.md. Their names stay for good, their addresses may change."""
     state_folder: Path = Path("data")
     """Where lies what is kept beside a PostgreSQL database: read models, tokens, the key that signs."""
     lease_ms: int = Field(default=15_000, ge=1_000, le=600_000)
