@@ -22,6 +22,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks.sagas import Figures, book
+from benchmarks.waiting import DUE_SOON, measure
+from benchmarks.waiting import rows as waiting_rows
 from tests.postgres.server import PostgresServer
 
 SAGAS_MIN = 200
@@ -69,8 +71,8 @@ def _limit(server: PostgresServer) -> float:
         return commits * ROWS_AT_ONCE / (time.perf_counter() - began)
 
 
-def _measure(sagas: int, progress: Progress) -> dict[str, Any]:
-    task = progress.add_task("measuring", total=6)
+def _measure(sagas: int, waiting: int, progress: Progress) -> dict[str, Any]:
+    task = progress.add_task("measuring", total=7)
     found: dict[str, Any] = {}
     with PostgresServer(shared_buffers="128MB", max_wal_size="1GB") as server:
         found["server_rows_per_s"] = _limit(server)
@@ -79,11 +81,26 @@ def _measure(sagas: int, progress: Progress) -> dict[str, Any]:
             url = server.new_database(f"bench_{workers}_{clients}")
             found[f"workers_{workers}_clients_{clients}"] = _workers(url, workers, count, clients)
             progress.advance(task)
+        found["bytes_per_saga"] = _bytes(server, "bench_1_256") / sagas
+        if waiting:
+            found["waiting"] = {"appointments": waiting, **measure(server.new_database("waiting"), waiting)}
+        progress.advance(task)
     with TemporaryDirectory(prefix="appointments-benchmark-") as folder:
         sqlite: Figures = asyncio.run(book(Path(folder) / "log.db", sagas, 256))
         found["sqlite_clients_256"] = asdict(sqlite)
         progress.advance(task)
     return found
+
+
+def _bytes(server: PostgresServer, database: str) -> int:
+    """What is in the tables and their indexes, beyond what an empty database holds."""
+    server.new_database("empty")
+    with psycopg.connect(server.conninfo(database), autocommit=True) as connection:
+        connection.execute("VACUUM FULL")
+        size = "SELECT pg_database_size(%s) - pg_database_size('empty')"
+        row = connection.execute(size, (database,)).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def _rows(found: dict[str, Any]) -> list[tuple[str, str, str]]:
@@ -99,6 +116,8 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, str, str]]:
         ("2 workers, 256 clients, p50 / p95 / p99 ms", _points(two), ""),
         ("CPU seconds of the workers per 1,000 sagas", f"{two['cpu_s_per_1000']:.2f}", ""),
         ("events/s of 2 workers / rows/s of the server alone", f"{share:.2f}", ""),
+        ("bytes stored per saga", f"{found['bytes_per_saga']:,.0f}", "1,500"),
+        *(waiting_rows(found["waiting"]) if "waiting" in found else ()),
     ]
 
 
@@ -110,6 +129,7 @@ def main() -> None:
     """Run the measurements, print the table, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sagas", type=int, default=5_000, help="sagas for each run with many clients")
+    parser.add_argument("--waiting", type=int, default=1_000_000, help="waiting appointments (0: leave out)")
     parser.add_argument("--output", type=Path, default=Path("results/benchmarks-postgres.json"))
     parser.add_argument("--as-worker", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -118,8 +138,10 @@ def main() -> None:
         return _as_worker(url, *map(int, numbers))
     if arguments.sagas < SAGAS_MIN:
         parser.error(f"--sagas must be at least {SAGAS_MIN}")
+    if arguments.waiting != 0 and arguments.waiting < DUE_SOON:
+        parser.error(f"--waiting must be 0 or at least {DUE_SOON}")
     with Progress(transient=True) as progress:
-        found = _measure(arguments.sagas, progress)
+        found = _measure(arguments.sagas, arguments.waiting, progress)
     table = Table("what", "measured", "target", title="PostgreSQL and its workers on this machine")
     for row in _rows(found):
         table.add_row(*row)

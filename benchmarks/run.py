@@ -4,8 +4,6 @@ import argparse
 import asyncio
 import json
 import platform
-import subprocess
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +15,8 @@ from rich.table import Table
 
 from benchmarks.direct import open_desk
 from benchmarks.sagas import Figures, book
-from benchmarks.waiting import DUE_SOON
+from benchmarks.waiting import DUE_SOON, measure
+from benchmarks.waiting import rows as waiting_rows
 
 SAGAS_MIN = 200
 """Fewer say nothing of a 99th percentile."""
@@ -31,14 +30,6 @@ def _direct(file: Path, sagas: int, saves: int) -> float:
     rate = sagas / (time.perf_counter() - began)
     desk.close()
     return rate
-
-
-def _waiting(folder: Path, count: int) -> dict[str, float]:
-    file = folder / "waiting.db"
-    command = [sys.executable, "-m", "benchmarks.waiting"]
-    subprocess.run([*command, "fill", str(file), str(count)], check=True)
-    served = subprocess.run([*command, "serve", str(file), str(count)], check=True, capture_output=True, text=True)
-    return dict(json.loads(served.stdout))
 
 
 def _rows(
@@ -55,13 +46,7 @@ def _rows(
         ("CPU seconds per 1,000 sagas", f"{many.cpu_s_per_1000:.2f}", "0.5"),
         ("bytes stored per saga", f"{many.bytes_per_saga:,.0f}", "1,500"),
     ]
-    if waiting:
-        rows += [
-            ("waiting appointments: memory added, MB", f"{waiting['rss_added_mb']:.0f}", "64"),
-            ("… start, s", f"{waiting['start_s']:.2f}", "2"),
-            ("… due ones begin after, s (slowest)", f"{waiting['due_begin_s_max']:.2f}", "1"),
-        ]
-    return rows
+    return [*rows, *waiting_rows(waiting)] if waiting else rows
 
 
 def _both(direct: dict[int, float]) -> str:
@@ -92,7 +77,7 @@ def main() -> None:
         for clients, sagas in ((256, arguments.sagas), (32, arguments.sagas), (1, few)):
             runs.append(asyncio.run(book(folder / f"ours-{clients}.db", sagas, clients)))
             progress.advance(task)
-        waiting = _waiting(folder, arguments.waiting) if arguments.waiting else {}
+        waiting = measure(folder / "waiting.db", arguments.waiting) if arguments.waiting else {}
         progress.advance(task)
     table = Table("what", "measured", "target", title=f"{platform.python_version()}, {platform.machine()}")
     for row in _rows(runs[0], runs[1], runs[2], direct, waiting):

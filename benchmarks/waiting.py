@@ -3,12 +3,13 @@
 import asyncio
 import json
 import resource
+import subprocess
 import sys
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from benchmarks.sagas import COMMAND, notify
+from benchmarks.sagas import COMMAND, notify, open_store
 from domain.appointment import Appointment
 from domain.commands import Request
 from domain.definition import SagaPlan
@@ -23,7 +24,6 @@ from saga.lanes import Lanes
 from saga.runtime import Runtime
 from saga.turn import turn
 from store.port import Append
-from store.sqlite import SqliteStore
 
 DUE_SOON = 100
 """How many of them come due while they are served."""
@@ -43,12 +43,14 @@ def _waiting(n: int, now: datetime, plan: SagaPlan) -> Append:
     return entry(new, turn(new, Asked(COMMAND, Request(key=f"waiting-{n}")), now, plan, lambda _target: hold))
 
 
-async def _fill(file: Path, count: int) -> None:
+async def _fill(place: Path | str, count: int) -> None:
     saga, provider, now = _saga(), LocalProvider("main"), datetime.now(UTC)
-    store = SqliteStore.open(file, owner="filler")
+    store = open_store(place, "filler")
     runtime = Runtime(store, WallClock(), [saga], {"main": provider}, Lanes(), "filler")
     await runtime.start()
     await runtime.stop()
+    await store.close()
+    store = open_store(place, "filler")  # as nobody's worker: the one that it was has left
     plan = saga.plan(provider)
     for first in range(0, count, QUEUED_MAX):
         numbers = range(first, min(first + QUEUED_MAX, count))
@@ -61,11 +63,11 @@ def _rss_mb() -> float:
     return pages * resource.getpagesize() / 2**20
 
 
-async def _serve(file: Path) -> dict[str, float]:
+async def _serve(place: Path | str) -> dict[str, float]:
     saga = _saga()
     before = _rss_mb()
     began, opened_at = time.perf_counter(), datetime.now(UTC)
-    store = SqliteStore.open(file, owner="server")
+    store = open_store(place, "server")
     runtime = Runtime(store, WallClock(), [saga], {"main": LocalProvider("main")}, Lanes(), "server")
     await runtime.start()
     started_s = time.perf_counter() - began
@@ -83,9 +85,27 @@ async def _serve(file: Path) -> dict[str, float]:
     return {"start_s": started_s, "rss_added_mb": rss, "due_begin_s_max": max(late)}
 
 
+def measure(place: Path | str, count: int) -> dict[str, float]:
+    """Fill the store with so many and serve them, each in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.waiting"]
+    subprocess.run([*command, "fill", str(place), str(count)], check=True)
+    served = subprocess.run([*command, "serve", str(place), str(count)], check=True, capture_output=True, text=True)
+    return dict(json.loads(served.stdout))
+
+
+def rows(found: dict[str, float]) -> list[tuple[str, str, str]]:
+    """What was measured, beside the targets."""
+    return [
+        ("waiting appointments: memory added, MB", f"{found['rss_added_mb']:.0f}", "64"),
+        ("… start, s", f"{found['start_s']:.2f}", "2"),
+        ("… due ones begin after, s (slowest)", f"{found['due_begin_s_max']:.2f}", "1"),
+    ]
+
+
 if __name__ == "__main__":
-    task, path, count = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    task, where, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    place = where if where.startswith("postgresql") else Path(where)
     if task == "fill":
-        asyncio.run(_fill(path, count))
+        asyncio.run(_fill(place, count))
     else:
-        print(json.dumps(asyncio.run(_serve(path))))
+        print(json.dumps(asyncio.run(_serve(place))))
