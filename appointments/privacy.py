@@ -8,6 +8,7 @@ from domain.appointment import Appointment
 from domain.commands import Name
 from domain.decide import erasure
 from domain.errors import ConcurrencyConflict, IllegalTransition
+from domain.events import DeliveryAbandoned
 from domain.evolve import evolve
 from domain.lifecycle import SETTLED
 from domain.provider import Value
@@ -36,9 +37,7 @@ class ErasureRequest(Value):
 
 async def erasure_of(store: Store, subject: str) -> Erasure:
     """What is known of a subject. Changes nothing."""
-    streams = tuple(await store.sealed_for(subject))
-    unfinished = [id for id in streams if (await _state(store, id)).state not in SETTLED]
-    return Erasure(appointments=streams, unfinished=tuple(unfinished))
+    return (await _plan(store, subject))[0]
 
 
 async def erase(
@@ -50,14 +49,14 @@ async def erase(
     nothing is known is no fault: there is nothing to erase.
     """
     for _ in range(CONFLICTS_MAX):
-        plan = await erasure_of(store, subject)
+        plan, letters = await _plan(store, subject)
         if plan.unfinished:
             shown = ", ".join(map(str, plan.unfinished[:SHOWN_MAX]))
             raise IllegalTransition(
                 f"{len(plan.unfinished)} appointments of this person are unfinished ({shown}): cancel them, or wait "
                 "until they have come to their end, and erase then"
             )
-        told = [await _telling(store, id, request, clock) for id in plan.appointments]
+        told = [await _telling(store, id, request, clock) for id in plan.appointments] + letters
         try:
             await store.erase(subject, told)
         except ConcurrencyConflict:
@@ -66,6 +65,19 @@ async def erase(
             forget(id)
         return plan.model_copy(update={"applied": bool(told)})
     raise ConcurrencyConflict(f"the appointments of this person moved on {CONFLICTS_MAX} times: try again")
+
+
+async def _plan(store: Store, subject: str) -> tuple[Erasure, list[Append]]:
+    """And the dead letters that say something about it: their appointments' streams tell of the erasure."""
+    appointments: list[UUID] = []
+    letters: list[Append] = []
+    for id in await store.sealed_for(subject):
+        if (await store.events(id, limit=1))[0].type == DeliveryAbandoned.type:
+            letters.append(Append(id, len(await store.events(id)), (), touches_work=False))
+        else:
+            appointments.append(id)
+    unfinished = [id for id in appointments if (await _state(store, id)).state not in SETTLED]
+    return Erasure(appointments=tuple(appointments), unfinished=tuple(unfinished)), letters
 
 
 async def _telling(store: Store, id: UUID, request: ErasureRequest, clock: Clock) -> Append:

@@ -34,6 +34,8 @@ PRIVATE: Mapping[type[e.Event], Any] = {
     e.CompensationBegun: {"detail"},
     e.RescheduleFailed: {"detail"},
     e.AppointmentParked: {"reason"},
+    e.DeliveryAbandoned: {"reason"},
+    e.RedeliveryRequested: {"reason"},
 }
 """The texts of each event that may name somebody: what people typed, and what a provider said in words. Their form is
 that of pydantic's `include`. The parties of a request are private too, each for itself."""

@@ -6,7 +6,7 @@ that writes: what looks wrong is looked at again before it is told.
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
@@ -17,7 +17,7 @@ from projections.findings import Finding, Findings
 from projections.log_check import UNREADABLE, Progress, walk_log
 from projections.open_work import OVERDUE_AFTER as OVERDUE_AFTER
 from projections.open_work import about, unfinished
-from projections.stream_check import Stream, about_keys, examine
+from projections.stream_check import Stream, about_keys, erasures_in, examine
 from store.checkpoint import SignedCheckpoint
 from store.keys import Kept, KeyTable
 from store.port import OpenWork, Store
@@ -166,7 +166,10 @@ class _StreamCheck:
 
     async def _stream(self, id: UUID) -> Stream:
         try:
-            return examine(id, await self._store.events(id))
+            stream = examine(id, await self._store.events(id))
+            if stream.letter_of is None:
+                return stream
+            return replace(stream, erasures=erasures_in(await self._store.events(stream.letter_of)))
         except UNREADABLE as fault:
             return Stream(id, (Finding(kind="undecodable", subject=str(id), detail=str(fault)[:300]),))
 

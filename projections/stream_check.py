@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from domain.appointment import Appointment
 from domain.definition import SagaPlan
 from domain.errors import HistoryError
-from domain.events import OUTSIDE_APPOINTMENTS, DefinitionRegistered, PersonalDataErased
+from domain.events import OUTSIDE_APPOINTMENTS, DefinitionRegistered, DeliveryAbandoned, PersonalDataErased
 from domain.evolve import evolve
 from domain.personal import ERASED_EMAIL, appointment_subject, subject
 from projections.findings import Finding
@@ -35,6 +35,9 @@ class Stream:
     subjects: frozenset[str] = frozenset()
     """Whom it can be seen to be about."""
     erasures: int = 0
+    """How many it tells of; a dead letter's are those that its appointment tells of."""
+    letter_of: UUID | None = None
+    """The appointment that a dead letter is about."""
     shut_at: int | None = None
     """The first version of which something cannot be read because a key is gone."""
 
@@ -50,9 +53,15 @@ def examine(id: UUID, events: Sequence[RecordedEvent]) -> Stream:
         len(events),
         frozenset(ref for event in events for ref in refs_in(event.sealed)),
         _subjects(events, state),
-        sum(event.type == PersonalDataErased.type for event in events),
+        erasures_in(events),
+        _letter_of(events),
         next((event.version for event in events if any(_is_shut(part) for part in event.private)), None),
     )
+
+
+def erasures_in(events: Sequence[RecordedEvent]) -> int:
+    """How many erasures a stream tells of."""
+    return sum(event.type == PersonalDataErased.type for event in events)
 
 
 def about_keys(stream: Stream, kept: Kept | None) -> Iterator[Finding]:
@@ -65,6 +74,8 @@ def about_keys(stream: Stream, kept: Kept | None) -> Iterator[Finding]:
     gone = len(stream.refs - kept.refs)
     if gone > told:
         yield _gone(subject, stream.shut_at, told)
+    elif stream.letter_of is not None:
+        return  # others may have been erased before it was written, or be none of its subjects
     elif gone < told:
         detail = f"{told} erasures are told of, yet only {gone} keys are gone: the data can still be read"
         yield Finding(kind="key_kept", subject=subject, detail=detail)
@@ -107,6 +118,14 @@ def _fold(id: UUID, events: Sequence[RecordedEvent]) -> tuple[Appointment | None
             detail = f"version {event.version} (position {event.position}): {fault}"[:DETAIL_MAX]
             return None, Finding(kind=kind, subject=str(id), detail=detail)
     return (state if state.version else None), None
+
+
+def _letter_of(events: Sequence[RecordedEvent]) -> UUID | None:
+    try:
+        first = decode(events[0]) if events and events[0].type == DeliveryAbandoned.type else None
+    except HistoryError:
+        return None
+    return first.appointment if isinstance(first, DeliveryAbandoned) else None
 
 
 def _subjects(events: Sequence[RecordedEvent], state: Appointment | None) -> frozenset[str]:

@@ -1,19 +1,26 @@
 """Dead letters of the outbox: events of the log, each in a stream of its own for one subscriber and one event.
 
 An operator's wish to have one told again is the next event of that stream; the relay comes upon it as it walks the log.
+Their reasons are sealed for those whom the appointment is about: what erases these, erases what was said of it here.
 """
 
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
+from pydantic import ValidationError
+
 from appointments.outbox.cloudevents import event_id
 from appointments.outbox.sink import REASON_MAX
+from domain.appointment import Appointment
 from domain.errors import ConcurrencyConflict, HistoryError, InvalidFields
 from domain.events import DeliveryAbandoned, RedeliveryRequested
+from domain.evolve import evolve
 from domain.identity import dead_letter_stream
+from domain.personal import subjects_of
 from domain.provider import Value
 from store.mapper import decode, encode
 from store.port import Append, Store, whole_log
@@ -40,11 +47,12 @@ class DeadLetter(Value):
 async def abandon(store: Store, gone: DeliveryAbandoned) -> None:
     """Keep it, unless it is kept already. Raises `StoreUnavailable`."""
     stream = dead_letter_stream(gone.sink, gone.appointment, gone.version)
+    kept, about = gone.model_copy(update={"reason": _short(gone.reason)}), await _about(store, gone)
     for _ in range(CONFLICTS_MAX):
         known = await store.events(stream)
         if known and known[-1].type == DeliveryAbandoned.type:
             return
-        event = encode(stream, len(known) + 1, gone.model_copy(update={"reason": _short(gone.reason)}))
+        event = encode(stream, len(known) + 1, kept, about)
         try:
             await store.append(Append(stream, len(known), (event,), touches_work=False))
         except ConcurrencyConflict:
@@ -67,7 +75,8 @@ async def ask_again(store: Store, letter: DeadLetter, tenant: str, actor: str, r
         actor=actor,
         reason=reason,
     )
-    await store.append(Append(stream, len(known), (encode(stream, len(known) + 1, asked),), touches_work=False))
+    event = encode(stream, len(known) + 1, asked, await _about(store, asked))
+    await store.append(Append(stream, len(known), (event,), touches_work=False))
 
 
 async def dead_letters(store: Store, tenant: str, sink: str | None = None) -> list[DeadLetter]:
@@ -105,6 +114,15 @@ async def dead_by_sink(store: Store, tenant: str) -> Counter[str]:
 def consumer(sink: str) -> str:
     """The name of a subscriber's checkpoint, and of the right to move it."""
     return f"outbox:{sink}"
+
+
+async def _about(store: Store, letter: DeliveryAbandoned | RedeliveryRequested) -> tuple[str, ...]:
+    """Whom the appointment is about now, as far as it can be read."""
+    state = Appointment(letter.appointment)
+    with suppress(HistoryError, ValidationError):
+        for recorded in await store.events(letter.appointment):
+            state = evolve(state, decode(recorded))
+    return subjects_of(state.details, letter.tenant, letter.appointment)
 
 
 def _short(reason: str) -> str:

@@ -478,6 +478,13 @@ class TestPersonalData:
         assert (after[0].sealed, after[0].digest) == (before[0].sealed, before[0].digest)
         assert list(await store.sealed_for(DANA)) == []
 
+    async def test_a_stream_need_not_tell_of_an_erasure_itself(self, store: Store) -> None:
+        await store.append(Append(stream("a"), 0, (about(stream("a"), 1, ((DANA,), b"Dana's knee")),)))
+        with pytest.raises(ConcurrencyConflict):
+            await store.erase(DANA, [Append(stream("a"), 0, (), touches_work=False)])
+        await store.erase(DANA, [Append(stream("a"), 1, (), touches_work=False)])
+        assert await bodies(store, "a") == [[None]]
+
     async def test_what_is_written_of_a_subject_after_it_was_erased_has_a_key_of_its_own(self, store: Store) -> None:
         await store.append(Append(stream("a"), 0, (about(stream("a"), 1, ((DANA,), b"old")),)))
         await store.erase(DANA, [Append(stream("a"), 1, (event(stream("a"), 2),), touches_work=False)])

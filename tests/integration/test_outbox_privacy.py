@@ -1,15 +1,22 @@
 """What leaves the house: states and times, and no word that somebody typed, before an erasure and after it."""
 
 import json
+import re
+import sqlite3
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from appointments import Orchestrator
 from appointments.outbox import relay as relay_module
-from appointments.outbox.dead_letters import ask_again, dead_letters
-from domain.identity import appointment_id
+from appointments.outbox.dead_letters import abandon, ask_again, dead_letters
+from domain.events import DeliveryAbandoned
+from domain.identity import appointment_id, dead_letter_stream
+from domain.personal import ERASED
+from store.port import Store, whole_log
 from tests.unit.outbox.world import BOOKING, T0, Received, caught_up, desk_on, receiver, told_at, until
 
 pytestmark = pytest.mark.evidence(
@@ -95,6 +102,69 @@ async def test_an_erasure_that_was_not_taken_can_be_told_again() -> None:
         await until(lambda: caught_up(store, "a"))
         assert [one.stands for one in await dead_letters(store, "default")] == ["told again"]
     assert received.events[-1]["type"] == "personal-data-erased.v1"
+
+
+async def letter_about(desk: Orchestrator, appointment: UUID) -> None:
+    """A dead letter whose reasons name the person, asked for again by somebody who typed the name too."""
+    store = desk.runtime.store
+    gone = {"at": T0, "sink": "crm", "tenant": "default", "appointment": appointment, "version": 1, "attempts": 1}
+    await abandon(store, DeliveryAbandoned.model_validate({**gone, "reason": "no Zaphod here"}))
+    (letter,) = await dead_letters(store, "default")
+    await ask_again(store, letter, "default", "op", "Beeblebrox called", T0)
+
+
+async def readable(store: Store) -> str:
+    """Whatever the log still tells, in small letters."""
+    events = [one async for one in whole_log(store)]
+    return str([(one.body, [part.body for part in one.private]) for one in events]).lower()
+
+
+@pytest.mark.parametrize("place", ["memory:", "sqlite:///{}/desk.db"])
+@pytest.mark.parametrize("named", [True, False], ids=["a person", "an appointment that names nobody"])
+async def test_why_it_was_not_taken_and_why_it_is_told_again_are_erased_with_the_person(
+    place: str, named: bool, tmp_path: Path
+) -> None:
+    async with desk_on(store=place.format(tmp_path)) as desk:
+        store = desk.runtime.store
+        booked = await desk.book(FULL if named else BOOKING, key="order-1", wait=10)
+        await letter_about(desk, booked.id)
+        whom: dict[str, Any] = {"email": WHO} if named else {"appointment": booked.id}
+        assert [word for word in ("no zaphod", "beeblebrox called") if word not in await readable(store)] == []
+        erased = await desk.erase(**whom, reference="request-2031-118", dry_run=False)
+        assert (erased.appointments, erased.applied) == ((booked.id,), True)
+        assert not re.search("|".join(PLANTED), await readable(store))
+        assert [(one.reason, one.stands) for one in await dead_letters(store, "default")] == [
+            (ERASED, "to be told again")
+        ]
+        assert (await desk.health()).findings == ()
+    for file in filter(Path.is_file, tmp_path.rglob("*")):
+        assert not re.search("|".join(PLANTED), file.read_bytes().decode("latin-1").lower()), file.name
+
+
+async def test_a_dead_letter_of_an_erased_person_can_still_be_given_up_and_told_again() -> None:
+    async with desk_on() as desk:
+        store = desk.runtime.store
+        booked = await desk.book(FULL, key="order-1", wait=10)
+        await desk.erase(email=WHO, reference="request-2031-118", dry_run=False)
+        await letter_about(desk, booked.id)
+        assert not (await desk.erase(email=WHO, reference="request-2031-119", dry_run=False)).applied
+        again = await desk.erase(appointment=booked.id, reference="request-2031-120", dry_run=False)
+        assert (again.appointments, again.applied) == ((), True)
+        assert [one.reason for one in await dead_letters(store, "default")] == [ERASED]
+        assert (await desk.health()).findings == ()
+
+
+async def test_control_a_letter_whose_key_is_gone_without_an_erasure_is_found(tmp_path: Path) -> None:
+    async with desk_on(store=f"sqlite:///{tmp_path}/desk.db") as desk:
+        booked = await desk.book(FULL, key="order-1", wait=10)
+        await letter_about(desk, booked.id)
+        with sqlite3.connect(tmp_path / "desk.db") as connection:
+            connection.execute("DELETE FROM subject_keys")
+        connection.close()
+        (letter,) = await dead_letters(desk.runtime.store, "default")
+        found = (await desk.health()).findings
+    stream = str(dead_letter_stream(letter.sink, letter.appointment, letter.version))
+    assert {(one.kind, one.subject) for one in found} >= {("key_gone", stream)}
 
 
 async def test_control_the_log_itself_holds_these_words() -> None:
