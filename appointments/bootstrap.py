@@ -17,7 +17,6 @@ from appointments.logs import TurnLog, open_log
 from appointments.migration.claims import LoggedClaims
 from appointments.migration.split import Split, split_file
 from appointments.settings import Settings, without_password
-from appointments.sharding import shard_of
 from domain.appointment import Appointment
 from domain.definition import RetryPolicy
 from domain.errors import InvalidFields
@@ -81,7 +80,7 @@ def tokens_of(settings: Settings) -> Path | None:
     """Where the tokens are kept, of all shards in one file; None for a store in memory, which has none."""
     if settings.store == "memory:":
         return None
-    return token_file(settings.state_folder / "shards" if settings.shards else store_path(settings))
+    return token_file(settings.state_folder / "shards" if settings.shard else store_path(settings))
 
 
 def is_new(settings: Settings) -> bool:
@@ -245,7 +244,7 @@ def make_outbox(parts: "Parts", further: Sequence["Subscriber"] = ()) -> "Outbox
             told.since == "beginning",
         )
         for name, told in settings.subscriptions.items()
-        if not settings.shards or shard_of(told.tenant, settings.shards) == settings.shard
+        if settings.keeps(told.tenant) == settings.shard
     ]
 
     def trace_of(state: Appointment) -> str | None:

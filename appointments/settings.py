@@ -142,15 +142,19 @@ class Settings(BaseSettings):
         """The name of the shard that the store is; None where there are none."""
         return next((name for name, url in self.shards.items() if url == self.store), None)
 
+    def keeps(self, tenant: str) -> str | None:
+        """The name of the shard that keeps a tenant; None where there are none."""
+        return shard_of(tenant, self.shards) if self.shard is not None else None
+
     def each_shard(self) -> dict[str | None, Self]:
         """The same settings for every shard, by its name; a store that is the only one has None."""
-        if not self.shards:
+        if self.shard is None:
             return {None: self}
         return {name: self.model_copy(update={"store": self.shards[name]}) for name in sorted(self.shards)}
 
     def check_kept_here(self, tenant: str) -> None:
         """Raise `InvalidFields` for a tenant whose appointments another shard keeps."""
-        if self.shards and (kept := shard_of(tenant, self.shards)) != self.shard:
+        if (kept := self.keeps(tenant)) != self.shard:
             raise InvalidFields(
                 f"tenant {tenant} is kept by shard {kept}, and this is {self.shard}",
                 (("/tenant", f"kept by shard {kept}"),),

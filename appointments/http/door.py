@@ -11,7 +11,6 @@ from appointments.http.follower import Follower
 from appointments.http.reports import Reports
 from appointments.http.standing import Standing
 from appointments.orchestrator import Orchestrator
-from appointments.sharding import shard_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +31,7 @@ class Door:
 
     def of(self, tenant: str) -> "Door":
         """That of the shard that keeps a tenant."""
-        shards = self.desk.settings.shards
-        return self.shard(shard_of(tenant, shards)) if shards else self
+        return self.shard(self.desk.settings.keeps(tenant))
 
     def shard(self, name: str | None) -> "Door":
         """That of a shard; this one where there is none of that name."""

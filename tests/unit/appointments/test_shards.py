@@ -54,6 +54,12 @@ def test_each_shard_has_the_same_settings_on_its_own_database() -> None:
     assert len({tokens_of(settings) for settings in each.values()}) == 1
 
 
+def test_a_store_of_its_own_is_no_shard() -> None:
+    aside = Settings(shards=SHARDS, tenant="acme").model_copy(update={"store": "sqlite:///aside.db"})
+    assert (aside.shard, aside.each_shard()) == (None, {None: aside})
+    aside.check_kept_here("globex")
+
+
 def test_a_tenant_of_another_shard_is_refused() -> None:
     settings = Settings(shards=SHARDS, store="west")
     with pytest.raises(InvalidFields, match="tenant acme is kept by shard south, and this is west"):
