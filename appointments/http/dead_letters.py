@@ -7,7 +7,6 @@ nobody can tell whose they are; of those it is told no id.
 import asyncio
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -18,6 +17,7 @@ from domain.errors import HistoryError
 from domain.events import OrphanCallbackReceived
 from domain.provider import BookingStatus, Value
 from projections.ownership import tenant_of
+from projections.walking import pages
 from store.mapper import decode
 from store.port import RecordedEvent, Store
 
@@ -92,26 +92,12 @@ class LetterBox:
         return found[-SHOWN_MAX:]
 
     async def _read_on(self) -> None:
-        while batch := await self._next():
-            for recorded, fault in await asyncio.to_thread(_faulty, batch):
+        async for page in pages(self._store, self._position, PAGE):
+            for position in page.lost:
+                self._tell(None, UndecodableEvent(**NO_EVENT, position=position))
+            for recorded, fault in await asyncio.to_thread(_faulty, page.events):
                 await self._keep(recorded, fault)
-            self._position = batch[-1].position
-
-    async def _next(self) -> Sequence[RecordedEvent]:
-        """The next page; of one with a row in which no event can stand, what lies before it, then what lies behind."""
-        try:
-            return await self._store.log(self._position, PAGE)
-        except HistoryError:
-            with suppress(HistoryError):
-                return await self._store.log(self._position, 1)
-        end = await self._store.position()
-        while self._position < end:
-            self._position += 1
-            with suppress(HistoryError):
-                behind = await self._store.log(self._position, 1)
-                self._tell(None, UndecodableEvent(**NO_EVENT, position=self._position))
-                return behind
-        return ()
+            self._position = page.end
 
     async def _keep(self, recorded: RecordedEvent, found: OrphanCallbackReceived | str) -> None:
         if isinstance(found, str):

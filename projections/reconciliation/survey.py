@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
+from domain.errors import HistoryError
 from domain.lifecycle import State
 from domain.provider import LIVE, Provider, ProviderBooking
 from projections.reconciliation.bookmarks import Bookmark, Subject
@@ -89,7 +90,10 @@ async def _by_owner(sides: Sides, scope: Scope, refs: dict[str, dict[str, None]]
 
 
 async def _is_known(store: Store, id: UUID | None) -> bool:
-    return id is not None and bool(await store.events(id, limit=1))
+    try:
+        return id is not None and bool(await store.events(id, limit=1))
+    except HistoryError:  # it is there, and looked at by itself
+        return True
 
 
 def appointment_of(client_ref: str) -> UUID | None:
@@ -145,7 +149,7 @@ class _Sorting:
             [*map(self._subject, self._suspects), *self._strangers],
             matched,
             frozenset(self.log.unreadable),
-            bool(self.log.ownerless),
+            bool(self.log.ownerless) or self.log.nameless,
             in_progress=[self._subject(id) for id in quiet if id not in self._resting],
             known=len(self.log.records),
             listed=self._listed,

@@ -6,16 +6,20 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from appointments import Orchestrator, Settings
+from domain.events import PersonalDataErased
 from mocks import MockProvider
 from projections.reconciliation.bookmarks import Bookmarks
 from projections.reconciliation.model import Kind, Report
 from projections.reconciliation.run import OWNERLESS, UNREADABLE, Wanted, reconcile
 from projections.reconciliation.survey import Sides
 from providers.api_v2 import ApiV2Provider
+from store.mapper import encode
+from store.port import Append
 from store.sqlite import SqliteStore
 
 pytestmark = pytest.mark.evidence(
@@ -30,6 +34,13 @@ pytestmark = pytest.mark.evidence(
 START = datetime(2031, 3, 3, 9, tzinfo=UTC)
 BOOKINGS = {"ours": 2, "theirs": 3}
 LATER = "UPDATE events SET type = 'from-the-future.v9' WHERE stream_id = ? AND version = 3"
+ROW = "UPDATE events SET body = 'x' WHERE stream_id = ? AND version = 3"
+LAST_ROW = (
+    "UPDATE events SET body = 'x' "
+    "WHERE stream_id = ?1 AND version = (SELECT max(version) FROM events WHERE stream_id = ?1)"
+)
+FIRST_ROW = "UPDATE events SET body = 'x' WHERE stream_id = ? AND version = 1"
+LAST_OF_NO_STREAM = LAST_ROW.replace("body = 'x'", "stream_id = x'00'")
 WHOLLY = "UPDATE events SET body = x'00' WHERE stream_id = ? AND version = 1"
 
 
@@ -87,17 +98,19 @@ async def test_each_is_told_of_its_own_bookings_alone(clinic: Clinic) -> None:
         assert (report.listed, report.counts[Kind.MATCHED], report.agrees) == (many, many, True)
 
 
-async def test_what_the_other_cannot_read_is_told_to_the_other(clinic: Clinic) -> None:
-    clinic.damage(LATER, clinic.ids["theirs"][0])
+@pytest.mark.parametrize("damage", [LATER, ROW, LAST_ROW], ids=["an event", "a row", "the last row"])
+async def test_what_the_other_cannot_read_is_told_to_the_other(clinic: Clinic, damage: str) -> None:
+    clinic.damage(damage, clinic.ids["theirs"][0])
     ours, theirs = await clinic.compared("ours"), await clinic.compared("theirs")
     assert (ours.listed, ours.unchecked, ours.agrees) == (2, (), True)
     assert [(str(one.appointment), one.reason) for one in theirs.unchecked] == [(clinic.ids["theirs"][0], UNREADABLE)]
     assert (theirs.listed, theirs.counts[Kind.MATCHED]) == (3, 2)
 
 
-async def test_what_may_be_anybody_s_is_told_without_its_id(clinic: Clinic) -> None:
+@pytest.mark.parametrize("damage", [WHOLLY, FIRST_ROW], ids=["an event", "a row"])
+async def test_what_may_be_anybody_s_is_told_without_its_id(clinic: Clinic, damage: str) -> None:
     """Nothing is hidden: a report on a log that cannot be read does not agree."""
-    clinic.damage(WHOLLY, clinic.ids["theirs"][0])
+    clinic.damage(damage, clinic.ids["theirs"][0])
     for tenant, many in (("ours", 2), ("theirs", 2)):
         report = await clinic.compared(tenant)
         assert (report.listed, report.counts[Kind.MATCHED]) == (many, many)
@@ -106,8 +119,37 @@ async def test_what_may_be_anybody_s_is_told_without_its_id(clinic: Clinic) -> N
         ]
 
 
+async def test_a_row_that_does_not_tell_even_its_stream_is_nobody_s(clinic: Clinic) -> None:
+    clinic.damage(LAST_OF_NO_STREAM, clinic.ids["theirs"][0])
+    for tenant in BOOKINGS:
+        assert OWNERLESS in [one.reason for one in (await clinic.compared(tenant)).unchecked]
+
+
+async def test_what_was_lost_behind_a_state_that_would_match_is_missed_too(clinic: Clinic) -> None:
+    id, store = clinic.ids["ours"][0], clinic.sides.store
+    version = len(await store.events(UUID(id)))
+    said = PersonalDataErased(at=START, actor="op", reference="request-1")
+    await store.append(Append(UUID(id), version, (encode(UUID(id), version + 1, said),), touches_work=False))
+    clinic.damage(LAST_ROW, id)
+    report = await clinic.compared("ours")
+    assert [(str(one.appointment), one.reason) for one in report.unchecked] == [(id, UNREADABLE)]
+    assert report.counts[Kind.MATCHED] == 1
+
+
+async def test_every_history_that_lost_a_row_is_counted(clinic: Clinic) -> None:
+    for id in clinic.ids["theirs"][:2]:
+        clinic.damage(ROW, id)
+    clinic.damage(LAST_ROW, clinic.ids["ours"][0])
+    for tenant, many in (("ours", 1), ("theirs", 2)):
+        report = await clinic.compared(tenant)
+        assert sorted(str(one.appointment) for one in report.unchecked) == sorted(clinic.ids[tenant][:many])
+        assert (report.counts[Kind.MATCHED], report.differences) == (1, 0)
+
+
 @pytest.mark.parametrize(
-    ("statement", "unchecked"), [(None, 0), (LATER, 0), (WHOLLY, 1)], ids=["whole", "a later event", "the first event"]
+    ("statement", "unchecked"),
+    [(None, 0), (LATER, 0), (WHOLLY, 1), (ROW, 0), (FIRST_ROW, 1)],
+    ids=["whole", "a later event", "the first event", "a later row", "the first row"],
 )
 async def test_of_what_has_changed_each_is_told_its_own_alone(
     clinic: Clinic, statement: str | None, unchecked: int
