@@ -1,10 +1,12 @@
 """`serve` and `worker` on two databases: each tenant is served from its own, and needs no other."""
 
+import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,8 @@ pytestmark = pytest.mark.evidence(
     seen_in="answers, state of both stores",
 )
 
+NUMBERS = count(1)
+WITHIN_S = 20
 HOME, OTHER = "globex", "acme"
 """Kept by north and by south."""
 BOOKING = {
@@ -66,13 +70,16 @@ def both(folder: Path, north: str, south: str) -> Settings:
     return Settings(shards={"north": north, "south": south}, state_folder=folder, tenant=HOME)
 
 
+@pytest.fixture(scope="module")
+def southern() -> Iterator[PostgresServer]:
+    with PostgresServer() as server:
+        yield server
+
+
 @pytest.fixture
-async def house(tmp_path: Path, postgres_server: PostgresServer, postgres_url: str) -> AsyncIterator[House]:
+async def house(tmp_path: Path, postgres_url: str, southern: PostgresServer) -> AsyncIterator[House]:
     async with AsyncExitStack() as stack:
-        beside = f"{postgres_url.rpartition('/')[2]}_south"
-        postgres_server.new_database(beside)
-        stack.callback(lambda: postgres_server.running and postgres_server.drop_database(beside))
-        settings = both(tmp_path, postgres_url, postgres_server.url(beside))
+        settings = both(tmp_path, postgres_url, southern.new_database(f"south_{next(NUMBERS)}"))
         mock = await stack.enter_async_context(MockProvider())
         client = await stack.enter_async_context(aiohttp.ClientSession())
         said = await stack.enter_async_context(running(tmp_path, environment(settings, mock), "serve", "--port", "0"))
@@ -105,6 +112,22 @@ async def test_a_provider_calls_back_for_the_database_that_called_it(house: Hous
         assert (status, one["state"]) == (201, "confirmed"), one
         _, trail = await house.ask("GET", f"/v1/appointments/{one['id']}/events", tenant)
         assert "callback-received.v1" in [event["type"] for event in trail["items"]]
+
+
+async def test_a_database_that_is_down_takes_no_other_along(house: House, southern: PostgresServer) -> None:
+    await asyncio.to_thread(southern.stop, "immediate")
+    try:
+        status, told = await house.book(OTHER, "order-1", wait=0)
+        assert (status, told["type"]) == (503, "urn:appointments:problem:store-unavailable")
+        status, one = await house.book(HOME, "order-1")
+        assert (status, one["state"]) == (201, "confirmed")
+        assert (await house.ask("GET", "/readyz", HOME))[0] == 200
+    finally:
+        await asyncio.to_thread(southern.start)
+    async with asyncio.timeout(WITHIN_S):
+        while (again := await house.book(OTHER, "order-1"))[0] == 503:
+            await asyncio.sleep(0.1)
+    assert again[1]["state"] == "confirmed", again
 
 
 async def test_figures_tell_of_both(house: House) -> None:
