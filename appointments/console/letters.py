@@ -12,8 +12,6 @@ from domain.commands import Reason, parse
 from domain.errors import InvalidFields
 from domain.provider import Value
 
-SHOWN_MAX = 200
-
 
 class _Why(Value):
     reason: Annotated[Reason, Field(min_length=1)]
@@ -22,8 +20,7 @@ class _Why(Value):
 async def letters(at: Site, visit: Visit) -> Response:
     """All of them, each kind by itself."""
     found = await visit.door.letters.of(visit.tenant)
-    undelivered = (await dead_letters(visit.desk.runtime.store, visit.tenant))[-SHOWN_MAX:]
-    by_sink = groupby(sorted(undelivered, key=_sink), key=_sink)
+    by_sink = groupby(sorted(found.undelivered, key=_sink), key=_sink)
     sinks = [(sink, list(some)) for sink, some in by_sink]
     return at.page("letters", visit, "/dead-letters", found=found, sinks=sinks)
 

@@ -1,20 +1,21 @@
-"""Dead letters: what no program takes up any more. Found by reading on in the log from where it was read last.
+"""Dead letters: what no program takes up any more, and what a subscriber did not take. Found by reading on in the log.
 
 Orphan callbacks belong to no tenant: that of the settings sees them, and so it does that there are events of which
 nobody can tell whose they are; of those it is told no id.
 """
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from appointments.orchestrator import Orchestrator
+from appointments.outbox.dead_letters import DeadLetter, letters_in
 from appointments.views import AppointmentBody, AppointmentFilter
 from domain.errors import HistoryError
-from domain.events import OrphanCallbackReceived
+from domain.events import DeliveryAbandoned, OrphanCallbackReceived
 from domain.provider import BookingStatus, Value
 from projections.ownership import tenant_of
 from projections.walking import pages
@@ -26,6 +27,10 @@ PAGE = 500
 UNTOLD = "nobody can tell whose it is; `appointments check` names it"
 
 NO_EVENT: Mapping[str, Any] = {"appointment": None, "version": 0, "type": "unknown", "detail": UNTOLD}
+
+
+_Found = OrphanCallbackReceived | DeliveryAbandoned | str
+"""What is kept of an event; a text says why it cannot be read."""
 
 
 class OrphanCallback(Value):
@@ -58,8 +63,8 @@ class DeadLetters(Value):
     parked: tuple[AppointmentBody, ...]
     orphan_callbacks: tuple[OrphanCallback, ...]
     undecodable_events: tuple[UndecodableEvent, ...]
-    undelivered: tuple[AppointmentBody, ...]
-    """Always empty: to tell the downstream is a step of the saga, and one that fails parks or ends its appointment."""
+    undelivered: tuple[DeadLetter, ...]
+    """Events that a subscriber of the outbox did not take, in the order in which they were given up."""
 
 
 class LetterBox:
@@ -71,6 +76,8 @@ class LetterBox:
         self._orphans: deque[OrphanCallback] = deque(maxlen=SHOWN_MAX)
         self._undecodable: dict[str | None, deque[UndecodableEvent]] = {}
         """By tenant: a tenant with many pushes out nobody else's. None: whose they are cannot be told."""
+        self._undelivered: dict[str, OrderedDict[UUID, None]] = {}
+        """By tenant: the streams alone. What they say is read at each look, for it can be erased."""
         self._one_at_a_time = asyncio.Lock()
 
     async def of(self, tenant: str) -> DeadLetters:
@@ -83,7 +90,7 @@ class LetterBox:
             parked=page.items,
             orphan_callbacks=tuple(self._orphans) if home else (),
             undecodable_events=tuple(self._unreadable(tenant, home)),
-            undelivered=(),
+            undelivered=tuple(await letters_in(self._store, tuple(self._undelivered.get(tenant, ())))),
         )
 
     def _unreadable(self, tenant: str, home: bool) -> Iterable[UndecodableEvent]:
@@ -95,11 +102,18 @@ class LetterBox:
         async for page in pages(self._store, self._position, PAGE):
             for position in page.lost:
                 self._tell(None, UndecodableEvent(**NO_EVENT, position=position))
-            for recorded, fault in await asyncio.to_thread(_faulty, page.events):
-                await self._keep(recorded, fault)
+            for recorded, found in await asyncio.to_thread(_found, page.events):
+                await self._keep(recorded, found)
             self._position = page.end
 
-    async def _keep(self, recorded: RecordedEvent, found: OrphanCallbackReceived | str) -> None:
+    async def _keep(self, recorded: RecordedEvent, found: _Found) -> None:
+        if isinstance(found, DeliveryAbandoned):
+            streams = self._undelivered.setdefault(found.tenant, OrderedDict())
+            streams[recorded.stream_id] = None
+            streams.move_to_end(recorded.stream_id)
+            if len(streams) > SHOWN_MAX:
+                streams.popitem(last=False)
+            return
         if isinstance(found, str):
             tenant = await tenant_of(self._store, recorded.stream_id)
             event = UndecodableEvent(
@@ -118,14 +132,14 @@ class LetterBox:
         self._undecodable.setdefault(tenant, deque(maxlen=SHOWN_MAX)).append(event)
 
 
-def _faulty(batch: Sequence[RecordedEvent]) -> list[tuple[RecordedEvent, OrphanCallbackReceived | str]]:
-    found: list[tuple[RecordedEvent, OrphanCallbackReceived | str]] = []
+def _found(batch: Sequence[RecordedEvent]) -> list[tuple[RecordedEvent, _Found]]:
+    found: list[tuple[RecordedEvent, _Found]] = []
     for recorded in batch:
         try:
             event = decode(recorded)
         except HistoryError as fault:
             found.append((recorded, str(fault)))
             continue
-        if isinstance(event, OrphanCallbackReceived):
+        if isinstance(event, OrphanCallbackReceived | DeliveryAbandoned):
             found.append((recorded, event))
     return found

@@ -5,8 +5,9 @@ Their reasons are sealed for those whom the appointment is about: what erases th
 """
 
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 from uuid import UUID
@@ -23,7 +24,7 @@ from domain.identity import dead_letter_stream
 from domain.personal import subjects_of
 from domain.provider import Value
 from store.mapper import decode, encode
-from store.port import Append, Store, whole_log
+from store.port import Append, RecordedEvent, Store, whole_log
 
 CONFLICTS_MAX = 5
 
@@ -81,29 +82,20 @@ async def ask_again(store: Store, letter: DeadLetter, tenant: str, actor: str, r
 
 async def dead_letters(store: Store, tenant: str, sink: str | None = None) -> list[DeadLetter]:
     """Those of a tenant, in order of the first time; reads the whole log, in pages."""
-    found: dict[UUID, DeadLetter] = {}
-    asked_in: dict[UUID, int] = {}
-    async for position, stream, event in _told(store):
-        if event.tenant != tenant or sink not in (None, event.sink):
-            continue
-        if isinstance(event, RedeliveryRequested):
-            if stream in found:
-                found[stream] = found[stream].model_copy(update={"asked_at": event.at, "stands": "to be told again"})
-                asked_in[stream] = position
-            continue
-        asked_in.pop(stream, None)
-        asked_at = found[stream].asked_at if stream in found else None
-        found[stream] = DeadLetter(
-            id=event_id(event.appointment, event.version),
-            **event.model_dump(include={"sink", "appointment", "version", "attempts", "reason"}),
-            abandoned_at=event.at,
-            asked_at=asked_at,
-        )
-    reached = {letter.sink: await store.checkpoint(consumer(letter.sink)) or 0 for letter in found.values()}
-    for stream, position in asked_in.items():
-        if position <= reached[found[stream].sink]:
-            found[stream] = found[stream].model_copy(update={"stands": "told again"})
-    return list(found.values())
+    streams: dict[UUID, list[_Told]] = {}
+    async for recorded in whole_log(store):
+        if (told := _told(recorded)) is not None and told.event.tenant == tenant and sink in (None, told.event.sink):
+            streams.setdefault(recorded.stream_id, []).append(told)
+    return await _as_they_stand(store, streams.values())
+
+
+async def letters_in(store: Store, streams: Iterable[UUID]) -> list[DeadLetter]:
+    """Those that are kept in these streams; what cannot be read is left out."""
+    known: list[list[_Told]] = []
+    for stream in streams:
+        with suppress(HistoryError):  # `appointments check` tells of it
+            known.append([told for one in await store.events(stream) if (told := _told(one)) is not None])
+    return await _as_they_stand(store, known)
 
 
 async def dead_by_sink(store: Store, tenant: str) -> Counter[str]:
@@ -130,13 +122,45 @@ def _short(reason: str) -> str:
     return reason.replace("\0", "").encode("ascii", "backslashreplace").decode()[:REASON_MAX]
 
 
-async def _told(store: Store) -> AsyncIterator[tuple[int, UUID, DeliveryAbandoned | RedeliveryRequested]]:
-    async for recorded in whole_log(store):
-        if recorded.type not in (DeliveryAbandoned.type, RedeliveryRequested.type):
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """An event of a dead letter's stream, and where it stands in the log."""
+
+    position: int
+    event: DeliveryAbandoned | RedeliveryRequested
+
+
+def _told(recorded: RecordedEvent) -> _Told | None:
+    if recorded.type not in (DeliveryAbandoned.type, RedeliveryRequested.type):
+        return None
+    try:
+        event = decode(recorded)
+    except HistoryError:  # `appointments check` tells of it
+        return None
+    return _Told(recorded.position, event) if isinstance(event, DeliveryAbandoned | RedeliveryRequested) else None
+
+
+async def _as_they_stand(store: Store, streams: Iterable[Sequence[_Told]]) -> list[DeadLetter]:
+    found: list[DeadLetter] = []
+    reached: dict[str, int] = {}
+    for stream in streams:
+        letter, asked_in = None, 0
+        for told in stream:
+            if isinstance(told.event, DeliveryAbandoned):
+                letter, asked_in = _letter(told.event, letter.asked_at if letter else None), 0
+            elif letter is not None:
+                letter, asked_in = letter.model_copy(update={"asked_at": told.event.at}), told.position
+        if letter is None:
             continue
-        try:
-            event = decode(recorded)
-        except HistoryError:  # `appointments check` tells of it
-            continue
-        if isinstance(event, DeliveryAbandoned | RedeliveryRequested):
-            yield recorded.position, recorded.stream_id, event
+        if asked_in:
+            if letter.sink not in reached:
+                reached[letter.sink] = await store.checkpoint(consumer(letter.sink)) or 0
+            stands = "told again" if asked_in <= reached[letter.sink] else "to be told again"
+            letter = letter.model_copy(update={"stands": stands})
+        found.append(letter)
+    return found
+
+
+def _letter(gone: DeliveryAbandoned, asked_at: datetime | None) -> DeadLetter:
+    fields = gone.model_dump(include={"sink", "appointment", "version", "attempts", "reason"})
+    return DeadLetter(id=event_id(gone.appointment, gone.version), **fields, abandoned_at=gone.at, asked_at=asked_at)

@@ -7,11 +7,16 @@ import re
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
+from uuid import UUID
 
 import aiohttp
 import pytest
 
+from appointments.outbox.dead_letters import abandon
+from domain.events import DeliveryAbandoned
+from store.sqlite import SqliteStore
 from tests.contract.schemathesis_hooks import SECRET
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,6 +48,14 @@ def quiet() -> dict[str, str]:
     return {**{k: v for k, v in os.environ.items() if not k.startswith("APPOINTMENTS_")}, "PYTHONPATH": str(ROOT)}
 
 
+async def lost(folder: Path) -> None:
+    """An event that a subscriber did not take, so that it is told of."""
+    store = SqliteStore.open(folder / "log.db", owner="relay")
+    gone = {"at": datetime.now(UTC), "sink": "crm", "tenant": "default", "appointment": UUID(int=7), "version": 1}
+    await abandon(store, DeliveryAbandoned.model_validate({**gone, "attempts": 8, "reason": "answered 422"}))
+    await store.close()
+
+
 @asynccontextmanager
 async def served(folder: Path) -> AsyncIterator[tuple[str, str]]:
     """The address of a process that serves, and a token for all that there is."""
@@ -51,6 +64,7 @@ async def served(folder: Path) -> AsyncIterator[tuple[str, str]]:
     made = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "appointments.cli", *words, cwd=folder, env=quiet(), stdout=asyncio.subprocess.PIPE
     )
+    await lost(folder)
     token = re.search(r"appt_\w+[\w-]*", (await made.communicate())[0].decode())
     assert token is not None
     process = await asyncio.create_subprocess_exec(
