@@ -78,6 +78,11 @@ class SagaPlan(Value):
         booking_step = self.booking_step.name
         return digest if booking_step == BOOKING_STEP else f"{digest}#{booking_step}"
 
+    @property
+    def left_lane(self) -> str:
+        """The lane of what a worker that does not run this leaves to one that does; nobody's target."""
+        return f"?{self.digest.replace('/', '.')}"
+
     def step(self, name: str) -> StepPlan:
         """A step by name; KeyError when the plan has none."""
         for step in self.steps:

@@ -90,8 +90,8 @@ def _flight(state: Appointment, row: OpenWork, now: datetime) -> Iterator[str]:
 
 
 def _is_lane(lane: str, tenant: str, plan: SagaPlan | None) -> bool:
-    if plan is not None and lane == f"?{plan.name}.{plan.version}@{plan.provider}":
-        return True  # left by a worker that does not run this to one that does
+    if plan is not None and lane == plan.left_lane:
+        return True
     target = lane.removesuffix(f"/{tenant}")
     return target != lane and (plan is None or any(step.target == target for step in plan.steps))
 

@@ -125,6 +125,11 @@ class Saga:
             cleanup_ms=self.cleanup_ms,
         )
 
+    def carries(self, plan: SagaPlan) -> bool:
+        """Whether every step of a plan has its functions here, whatever its policies are."""
+        here = {(step.name, isinstance(step, CalendarStep)) for step in self.steps}
+        return here >= {(step.name, step.books) for step in plan.steps}
+
     def step(self, name: str) -> Step | CalendarStep:
         """A step by name; KeyError when there is none."""
         for step in self.steps:

@@ -143,8 +143,11 @@ class Membership:
     # -- what is handed out ----------------------------------------------------------------------------------------
 
     def leaves_to_others(self, plan: SagaPlan) -> str:
-        """The lane of what this worker does not run; from now on it is not asked for here."""
-        lane = f"?{run_name(plan.name, plan.version, plan.provider)}"
+        """The lane of what this worker does not run; from now on it is not asked for here.
+
+        One for each definition: of two under one name, a worker may have the steps of one alone.
+        """
+        lane = plan.left_lane
         self.not_run[lane] = None
         return lane
 

@@ -325,7 +325,11 @@ class Runtime:
         return self.runs if self._members is None else self.runs | await self._members.run_by_anybody()
 
     def _carries(self, plan: SagaPlan) -> bool:
-        return (plan.name, plan.version) in self._sagas and plan.provider in self._providers
+        saga = self._sagas.get((plan.name, plan.version))
+        if saga is None or plan.provider not in self._providers:
+            return False
+        # Among others, one that has a step may be there, or come; alone, a step that is gone is parked with its reason.
+        return self._members is None or saga.carries(plan)
 
     # -- among other workers, on a shared store ------------------------------------------------------------------
 

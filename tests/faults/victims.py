@@ -17,7 +17,7 @@ from domain.appointment import Appointment
 from domain.identity import appointment_id
 from domain.lifecycle import State
 from mocks.server import MockProvider
-from projections.health import health
+from projections.health import Runs, health
 from projections.listing import appointments
 from saga.clock import WallClock
 
@@ -116,13 +116,18 @@ async def victim(store: str, mock: MockProvider, planted: str = "", **others: An
         await process.wait()
 
 
-async def violations(place: str | Settings, acknowledged: set[str], ledger: dict[str, Any]) -> list[str]:
+async def violations(
+    place: str | Settings,
+    acknowledged: set[str],
+    ledger: dict[str, Any],
+    runs: frozenset[Runs] = frozenset({("booking", 1, "main")}),
+) -> list[str]:
     """What is wrong with a store, or all its shards, that has come to rest, held against the provider's ledger."""
     wrong, states = list[str](), dict[UUID, Appointment]()
     for settings in (Settings(store=place) if isinstance(place, str) else place).each_shard().values():
         store = await open_store(settings, read_only=True)
         here = {state.id: state async for state in appointments(store)}
-        found = await health(store, WallClock().now(), {("booking", 1, "main")})
+        found = await health(store, WallClock().now(), runs)
         await store.close()
         wrong += [f"health: {finding}" for finding in found.findings]
         wrong += [f"G2: {id} is in two stores" for id in here.keys() & states.keys()]
