@@ -8,9 +8,11 @@ from itertools import count
 from uuid import UUID
 
 from appointments.access.roles import Permission
+from appointments.console import room
 from domain.errors import AppointmentsError
 
-JOBS_MAX = 50
+JOBS_OF_TENANT_MAX = 50
+JOBS_MAX = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ Work = Callable[[Job], Awaitable[None]]
 
 
 class Jobs:
-    """The jobs of this process; the last ones can be looked at."""
+    """The jobs of this process; the last ones of each tenant can be looked at."""
 
     def __init__(self) -> None:
         self._numbers = count(1)
@@ -62,9 +64,7 @@ class Jobs:
     def begin(self, job: Job, work: Work) -> Job:
         """Begin; it goes on by itself."""
         job.id = next(self._numbers)
-        self._jobs[job.id] = job
-        if len(self._jobs) > JOBS_MAX:
-            self._jobs.popitem(last=False)
+        room.keep(self._jobs, job.id, job, JOBS_OF_TENANT_MAX, JOBS_MAX)
         task = asyncio.get_running_loop().create_task(_run(job, work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -15,10 +15,12 @@ from starlette.requests import Request
 
 from appointments.access.access import Access, Unauthenticated
 from appointments.access.roles import Principal
+from appointments.console import room
 
 COOKIE = "appointments_console"
 IDLE_MAX = timedelta(hours=12)
-SESSIONS_MAX = 1_000
+SESSIONS_OF_TENANT_MAX = 1_000
+SESSIONS_MAX = 10_000
 FORM_FIELD = "form_secret"
 
 
@@ -26,6 +28,7 @@ FORM_FIELD = "form_secret"
 class Session:
     """One person's sitting. `form_secret` must come back with each form."""
 
+    tenant: str
     token: str | None
     form_secret: str
     seen_at: datetime
@@ -40,11 +43,10 @@ class Sessions:
 
     def begin(self, token: str | None) -> str:
         """Sign in, and return the cookie's value. Raises `Unauthenticated`."""
-        self._access.authenticate(token)
+        tenant = self._access.authenticate(token).tenant
         id = secrets.token_urlsafe(32)
-        self._sessions[id] = Session(token, secrets.token_urlsafe(32), self._now())
-        while len(self._sessions) > SESSIONS_MAX:
-            self._sessions.popitem(last=False)
+        session = Session(tenant, token, secrets.token_urlsafe(32), self._now())
+        room.keep(self._sessions, id, session, SESSIONS_OF_TENANT_MAX, SESSIONS_MAX)
         return id
 
     def end(self, request: Request) -> None:
