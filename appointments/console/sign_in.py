@@ -27,6 +27,7 @@ class SignIn:
 
     async def come(self, request: Request) -> Response:
         """A token is shown; how fast they may be guessed is what the API says. Raises `Refusal`."""
+        self._site.check_stopping()
         if request.headers.get("sec-fetch-site") in ("cross-site", "same-site"):
             return self._site.page("sign_in", None, status=403, told="Sign in on this page.", way=f"{self._site.root}/")
         form = await form_of(request)

@@ -24,6 +24,7 @@ from appointments.access.roles import Permission, Principal
 from appointments.console.jobs import Jobs
 from appointments.console.session import FORM_FIELD, Session, Sessions, proves
 from appointments.http.asking import check_pace
+from appointments.http.border import CLOSE
 from appointments.http.door import Door
 from appointments.http.problems import Problem, Refusal, told
 from appointments.orchestrator import Orchestrator
@@ -124,6 +125,7 @@ class Site:
             check_pace(self.door.access.throttle(visit.tenant, self.door.now()))
             self.check(visit.principal, needs)
             if changes:
+                self.check_stopping()
                 visit = replace(visit, form=await form_of(request))
                 if not proves(visit.session, visit.form.get(FORM_FIELD)):
                     raise Refusal("forbidden", "this form is not from this sitting: go back, and load it again")
@@ -143,6 +145,11 @@ class Site:
         """Raise `Refusal` unless the role of this principal has the permission."""
         if not self.door.access.allows(principal, needs):
             raise Refusal("forbidden", f"a {principal.role} may not do this: it takes the permission to {needs}")
+
+    def check_stopping(self) -> None:
+        """Raise `Refusal` for a form while the process stops."""
+        if self.door.standing.stopping:
+            raise Refusal("stopping", "nothing was done; send it again in a moment", CLOSE)
 
     def _may(self, principal: Principal) -> frozenset[str]:
         return frozenset(one.value for one in Permission if self.door.access.allows(principal, one))
@@ -164,7 +171,7 @@ class Site:
         text = f"{detail[:1].upper()}{detail[1:].rstrip('.')}.{unchanged}"
         part = "hx-request" in request.headers
         page = self.told(visit, problem.title, text, "bad", self._came_from(request), problem.status, part)
-        for name in ("Retry-After", "Allow"):
+        for name in ("Retry-After", "Allow", "Connection"):
             if name in answered.headers:
                 page.headers[name] = answered.headers[name]
         return page

@@ -62,7 +62,7 @@ def application(
         exception_handlers={HTTPException: answer, RequestValidationError: answer},
         middleware=[
             Middleware(Requests, took=took, now=now, tracing=desk.tracing),
-            Middleware(Border, standing=door.standing, now=now),
+            Middleware(Border, standing=door.standing, now=now, pages=CONSOLE),
         ],
     )
     app.state.door, app.state.took = door, took

@@ -26,8 +26,9 @@ CLOSE = {"Connection": "close"}
 class Border:
     """Pure ASGI: it wraps `receive`, and answers what nobody below has answered."""
 
-    def __init__(self, app: ASGIApp, standing: Standing, now: Callable[[], datetime]) -> None:
-        self._app, self._standing, self._now = app, standing, now
+    def __init__(self, app: ASGIApp, standing: Standing, now: Callable[[], datetime], pages: str) -> None:
+        """Below the path `pages` a form is refused by the pages themselves while the process stops, in their own look."""
+        self._app, self._standing, self._now, self._pages = app, standing, now, f"{pages}/"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -57,7 +58,8 @@ class Border:
             await answer(scope, receive, send)
 
     def _check(self, scope: Scope) -> None:
-        if self._standing.stopping and scope["method"] not in READING:
+        begins = scope["method"] not in READING and not scope["path"].startswith(self._pages)
+        if self._standing.stopping and begins:
             raise Refusal("stopping", "send it again, with the same Idempotency-Key, in a moment", CLOSE)
         if b"%00" in scope.get("query_string", b"") or "\0" in scope["path"]:
             raise Refusal("malformed", "the address holds NUL")

@@ -49,6 +49,24 @@ async def test_leads_back_to_where_one_came_from(house: House, came_from: str, b
         assert f'<a href="{back}">Back</a>' in text
 
 
+async def test_while_the_process_stops_a_form_gets_a_page_and_does_nothing(house: House) -> None:
+    (letter, *_) = await house.dead_letters("crm", 2)
+    asked = {"sink": "crm", "letter": letter, "reason": "again", "sure": "yes"}
+    async with visitor(house, Role.OPERATOR) as came:
+        house.door.standing.stop()
+        before = await house.desk.runtime.store.position()
+        for path, fields in (("/dead-letters/deliver", asked), ("/sign-in", {"token": house.token(Role.OPERATOR)})):
+            status, text, headers = await came.post(path, **fields)
+            assert (status, headers["Content-Type"].partition(";")[0]) == (503, "text/html")
+            assert "<h1>This process stops</h1>" in text
+            assert "Set-Cookie" not in headers
+            assert (headers["Retry-After"], headers["Connection"].lower()) == ("1", "close")
+        assert await house.desk.runtime.store.position() == before
+        assert (await came.get("/dead-letters"))[0] == 200
+        async with came.session.post(house.url.removesuffix("/console") + "/v1/appointments", json={}) as answer:
+            assert (answer.status, answer.content_type) == (503, "application/problem+json")
+
+
 async def test_not_by_this_method(house: House) -> None:
     async with visitor(house, Role.OPERATOR) as came:
         for status, text, headers in (await came.get("/parked/act"), await came.post("/parked")):
