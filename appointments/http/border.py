@@ -27,7 +27,7 @@ class Border:
     """Pure ASGI: it wraps `receive`, and answers what nobody below has answered."""
 
     def __init__(self, app: ASGIApp, standing: Standing, now: Callable[[], datetime], pages: str) -> None:
-        """Below the path `pages` a form is refused by the pages themselves while the process stops, in their own look."""
+        """Below the path `pages` a form is refused by these pages themselves while the process stops, in their look."""
         self._app, self._standing, self._now, self._pages = app, standing, now, f"{pages}/"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
