@@ -389,7 +389,7 @@ class Orchestrator:
 
         Walks all of it. What was signed of it, and the read models, `appointments check` looks at besides.
         """
-        return await health(self._parts.store, self._parts.clock.now(), self._runtime.runs)
+        return await health(self._parts.store, self._parts.clock.now(), await self._runtime.run_by_anybody())
 
     async def reconcile(
         self,

@@ -24,7 +24,9 @@ from projections.health import Health, Runs, health
 from projections.read_models import beside_the_log
 from projections.views import PROJECTIONS
 from saga.clock import WallClock
+from saga.membership import run_of
 from store.checkpoint import SignedCheckpoint, checkpoints_path, fingerprint, read_checkpoints
+from store.port import Store
 
 DETAIL_MAX = 300
 FINGERPRINT = re.compile(r"[0-9a-f]{64}")
@@ -65,7 +67,7 @@ async def examine(
         signed, further = _signed(session.settings, checkpoint, frozenset(signed_by))
         if (log := _log(session.settings)) is not None:
             further += await beside_the_log(store, log.with_name(log.name + ".views"), PROJECTIONS)
-        runs, now = await _runs(session.settings), WallClock().now()
+        runs, now = await _runs(session.settings, store), WallClock().now()
         with ProgressReport(session, "events looked at", PASSES * await store.position()) as report:
             found = await health(
                 store, now, runs, signed=signed, further=further, progress=lambda count: report.advance(by=count)
@@ -116,8 +118,10 @@ def _ours(settings: Settings) -> frozenset[str]:
     return frozenset() if found is None else frozenset((fingerprint(found.public_key),))
 
 
-async def _runs(settings: Settings) -> frozenset[Runs]:
-    """What a process under these settings can carry out."""
+async def _runs(settings: Settings, store: Store) -> frozenset[Runs]:
+    """What those at work carry out; where nobody is, what a process under these settings can."""
+    if told := frozenset(run_of(run) for one in await store.workers() for run in one.runs):
+        return told
     notify, notifier = bootstrap.make_notify(settings)
     if notifier is not None:
         await notifier.close()

@@ -15,10 +15,8 @@ import pytest
 from domain import events as e
 from domain.lifecycle import State
 from mocks.server import MockProvider
-from projections.health import health
 from projections.listing import appointments
 from saga.clock import WallClock
-from saga.membership import run_of
 from store.mapper import decode
 from store.port import OpenWork, Store, whole_log
 from store.postgres import PostgresStore
@@ -128,12 +126,13 @@ async def judge_of(url: str) -> PostgresStore:
     return await asyncio.to_thread(PostgresStore.open, url, "judge", read_only=True)
 
 
-async def workers_told(url: str, folder: Path) -> list[list[str]]:
-    """What each worker runs, as the command line says it."""
-    line = (sys.executable, "-m", "appointments.cli", "workers", "--json", "--store", url)
+async def told_by(command: str, url: str, folder: Path) -> dict[str, Any]:
+    """What the command line says of this store."""
+    line = (sys.executable, "-m", "appointments.cli", command, "--json", "--store", url)
     process = await asyncio.create_subprocess_exec(*line, stdout=asyncio.subprocess.PIPE, cwd=folder)
     said, _ = await process.communicate()
-    return [one["runs"] for one in json.loads(said)["workers"]]
+    found: dict[str, Any] = json.loads(said)
+    return found
 
 
 @pytest.mark.evidence(
@@ -199,10 +198,8 @@ async def another_alone(
     seen = {
         "left": left,
         "calls": [one for one in mock.requests() if one["at"] > since and one["client_ref"] in theirs],
-        "workers": await workers_told(url, folder),
-        "health": await health(
-            judge, WallClock().now(), {run_of(run) for one in await judge.workers() for run in one.runs}
-        ),
+        "workers": (await told_by("workers", url, folder))["workers"],
+        "check": await told_by("check", url, folder),
     }
     await crew.start("both", place, [DEPOSIT, INVOICE])
     await come_to_rest(judge, 60)
@@ -225,9 +222,9 @@ async def test_work_of_a_version_that_nobody_runs_waits_for_one_that_does(postgr
         ledger = mock.ledger()
     assert len(seen["left"]) > UNDER_WAY // 2
     assert not seen["calls"]
-    assert seen["workers"] == [["booking v2 at main"]]
-    assert {finding.kind for finding in seen["health"].findings} == {"nobody_runs"}
-    assert seen["health"].findings_total == len(seen["left"])
+    assert [one["runs"] for one in seen["workers"]] == [["booking v2 at main"]]
+    assert {finding["kind"] for finding in seen["check"]["findings"]} == {"nobody_runs"}
+    assert seen["check"]["findings_total"] == len(seen["left"])
     assert not under_wrong_steps(seen["courses"], ledger)
     assert not await violations(postgres_url, crew.acknowledged, ledger, RUNS)
 
