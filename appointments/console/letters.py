@@ -19,7 +19,7 @@ class _Why(Value):
 
 async def letters(at: Site, visit: Visit) -> Response:
     """All of them, each kind by itself."""
-    found = await visit.door.letters.of(visit.tenant)
+    found = await visit.door.dead_letters(visit.tenant)
     by_sink = groupby(sorted(found.undelivered, key=_sink), key=_sink)
     sinks = [(sink, list(some)) for sink, some in by_sink]
     return at.page("letters", visit, "/dead-letters", found=found, sinks=sinks)

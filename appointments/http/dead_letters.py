@@ -66,6 +66,15 @@ class DeadLetters(Value):
     undelivered: tuple[DeadLetter, ...]
     """Events that a subscriber of the outbox did not take, in the order in which they were given up."""
 
+    def and_also(self, more: "DeadLetters") -> "DeadLetters":
+        """These, and those of another shard after them."""
+        return DeadLetters.model_construct(
+            parked=self.parked + more.parked,
+            orphan_callbacks=self.orphan_callbacks + more.orphan_callbacks,
+            undecodable_events=self.undecodable_events + more.undecodable_events,
+            undelivered=self.undelivered + more.undelivered,
+        )
+
 
 class LetterBox:
     """What was found so far, and where the reading goes on."""

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from appointments.access.access import Access
 from appointments.callbacks import Receiver
-from appointments.http.dead_letters import LetterBox
+from appointments.http.dead_letters import DeadLetters, LetterBox
 from appointments.http.follower import Follower
 from appointments.http.reports import Reports
 from appointments.http.standing import Standing
@@ -36,3 +36,11 @@ class Door:
     def shard(self, name: str | None) -> "Door":
         """That of a shard; this one where there is none of that name."""
         return next((one for one in self.all if one.desk.settings.shard == name), self)
+
+    async def dead_letters(self, tenant: str) -> DeadLetters:
+        """Those of a tenant; that of the settings is told what is nobody's in every shard."""
+        found = await self.letters.of(tenant)
+        if tenant == self.desk.settings.tenant:
+            for one in self.all:
+                found = found if one is self else found.and_also(await one.letters.of(tenant))
+        return found

@@ -120,4 +120,4 @@ async def figures(
 @routes.get("/v1/dead-letters", response_model=DeadLetters)
 async def left_behind(visit: Admitted) -> Response:
     """What no program takes up any more: an operator has to."""
-    return document(await visit.door.letters.of(visit.tenant))
+    return document(await visit.door.dead_letters(visit.tenant))

@@ -6,12 +6,14 @@ import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+from standardwebhooks.webhooks import Webhook
 
 from appointments import Settings
 from appointments.bootstrap import open_store
@@ -128,6 +130,20 @@ async def test_a_database_that_is_down_takes_no_other_along(house: House, southe
         while (again := await house.book(OTHER, "order-1"))[0] == 503:
             await asyncio.sleep(0.1)
     assert again[1]["state"] == "confirmed", again
+
+
+async def test_what_is_nobody_s_is_told_to_the_tenant_of_the_settings_whichever_database_has_it(house: House) -> None:
+    about = {"id": "bk_x", "client_ref": "of-somebody-else", "version": 1, "status": "accepted"}
+    body, hook = json.dumps({"type": "booking.accepted", "data": about}), Webhook(house.mock.secret)
+    for n, shard in enumerate(("south", "north", "nowhere")):
+        now = datetime.now(UTC)
+        headers = {"webhook-id": f"wh-{n}", "webhook-timestamp": str(int(now.timestamp()))}
+        headers["webhook-signature"] = hook.sign(f"wh-{n}", now, body)
+        path = f"/v1/callbacks/main?shard={shard}"
+        headers["Content-Type"] = "application/json"
+        assert (await house.ask("POST", path, OTHER, data=body, headers=headers))[0] == 204
+    assert len((await house.ask("GET", "/v1/dead-letters", HOME))[1]["orphan_callbacks"]) == 3
+    assert (await house.ask("GET", "/v1/dead-letters", OTHER))[1]["orphan_callbacks"] == []
 
 
 async def test_figures_tell_of_both(house: House) -> None:
