@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, SecretStr, StringConstraints, model_validator
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
@@ -23,7 +23,15 @@ from domain.errors import InvalidFields
 
 PREFIX = "APPOINTMENTS_"
 ShardName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,40}$")]
-Database = Annotated[str, StringConstraints(pattern=r"^postgresql(\+psycopg)?://", max_length=2_048)]
+
+
+def _database(address: str) -> str:
+    if not re.match(r"postgresql(\+psycopg)?://", address):
+        raise ValueError("a shard is a PostgreSQL database: write postgresql://user:password@host:5432/database")
+    return address
+
+
+Database = Annotated[str, StringConstraints(max_length=2_048), AfterValidator(_database)]
 _PASSWORD = re.compile(r"(://[^:@]*):.*@", re.DOTALL)
 
 

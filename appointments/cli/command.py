@@ -51,7 +51,7 @@ def command(app: typer.Typer, name: str, example: str) -> Callable[[Handler], Ha
                 raise typer.Exit(tell(trouble(fault), as_json)) from None
             raise typer.Exit(run(session, partial(handler, session, **given), debug))
 
-        invoke.__doc__ = handler.__doc__
+        invoke.__doc__ = _paragraphs(handler)
         _take_parameters(invoke, handler)
         app.command(name, epilog=f"Example: {example}", short_help=_first_sentence(handler))(invoke)
         return handler
@@ -76,6 +76,11 @@ def _take_parameters(invoke: Callable[..., None], handler: Handler) -> None:
     signature = inspect.Signature([context, *own, *common])
     invoke.__signature__ = signature  # type: ignore[attr-defined]
     invoke.__annotations__ = {name: parameter.annotation for name, parameter in signature.parameters.items()}
+
+
+def _paragraphs(handler: Handler) -> str:
+    """The docstring with each paragraph as one line, for the help to break where the terminal ends."""
+    return "\n\n".join(" ".join(part.split("\n")) for part in (inspect.getdoc(handler) or "").split("\n\n"))
 
 
 def _first_sentence(handler: Handler) -> str:

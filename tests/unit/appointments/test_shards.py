@@ -73,7 +73,7 @@ def test_a_tenant_of_another_shard_is_refused() -> None:
     [
         ({"store": "sqlite:///x.db"}, "store names none of the shards, which are north, south, west"),
         ({"shards": {"a": SHARDS["north"], "b": SHARDS["north"]}}, "two of the shards have one address"),
-        ({"shards": {"a": "sqlite:///x.db"}}, "/shards/a"),
+        ({"shards": {"a": "sqlite:///x.db"}}, "/shards/a: a shard is a PostgreSQL database"),
         ({"shards": {"No Name": SHARDS["north"]}}, "pattern"),
     ],
 )
