@@ -46,9 +46,9 @@ def settings(url: str, mock: MockProvider, folder: Path) -> dict[str, Any]:
         "store": url,
         "state_folder": str(folder),
         "provider": mock.url,
-        "lease_ms": 3_000,
+        "lease_ms": 4_000,
         "drain_ms": 100,
-        "call_timeout_ms": 1_500,
+        "call_timeout_ms": 2_500,
         "settle_ms": 300,
         "poll_ms": 100,
         "breaker_failures_max": 500,
@@ -109,7 +109,7 @@ async def open_of(store: Store, who: str) -> list[OpenWork]:
     return [row for row in await store.open_work() if row.stream_id in theirs]
 
 
-async def until(true: Callable[[], Awaitable[bool]], within_s: float = 30) -> None:
+async def until(true: Callable[[], Awaitable[bool]], within_s: float = 60) -> None:
     async with asyncio.timeout(within_s):
         while not await true():
             await asyncio.sleep(0.05)

@@ -33,6 +33,14 @@ def test_two_steps_of_one_name_cannot_run() -> None:
         saga(CalendarStep(), Step("notify", act), Step("notify", act))
 
 
+def test_it_carries_a_plan_whose_steps_it_has_whatever_their_patience() -> None:
+    plan = saga().plan(LocalProvider())
+    patient = Step("notify", act, retry=RetryPolicy(attempts_max=9))
+    assert saga(CalendarStep(), Step("deposit", act), patient).carries(plan)
+    assert not saga(CalendarStep(), Step("deposit", act)).carries(plan)
+    assert not saga(CalendarStep("notify"), Step("calendar", act)).carries(plan)
+
+
 @pytest.mark.parametrize("name", ["", "Notify", "a b", "1st", "x" * 41])
 def test_a_step_has_a_plain_name(name: str) -> None:
     with pytest.raises(ValueError, match="name"):
