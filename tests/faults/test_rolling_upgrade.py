@@ -26,7 +26,7 @@ from tests.faults.victims import violations
 
 SEED = 20_261_125
 WORKERS = 4
-UNDER_WAY = 150
+UNDER_WAY = 100
 DEPOSIT, INVOICE, IMPOSTOR = (1, "deposit"), (2, "invoice"), (1, "invoice")
 RUNS = frozenset({("booking", 1, "main"), ("booking", 2, "main")})
 BEHAVIORS: list[dict[str, Any]] = [
@@ -138,7 +138,7 @@ async def told_by(command: str, url: str, folder: Path) -> dict[str, Any]:
 @pytest.mark.evidence(
     target="rolling upgrade",
     answers=("R7.2", "G1", "G2", "G6"),
-    given="four processes that run version 1 of a saga, with hundreds of appointments under way, and clients that book",
+    given="four processes run version 1 of a saga, more than a hundred appointments are under way, and clients book",
     when="one after the other is replaced by one that books under version 2 and has version 1 registered behind it",
     then="each appointment ends under the version that it began with; nothing is lost or booked twice",
     seen_in="ledger, notifications, state of the store",
@@ -147,14 +147,14 @@ async def test_processes_are_replaced_while_two_versions_are_under_way(postgres_
     async with MockProvider() as mock, fleet(SEED) as crew:
         mock.load({"match": {"op": "create"}, "behaviors": BEHAVIORS, "times": -1})
         mock.load({"match": {"op": "notify"}, "behaviors": [{"mode": "immediate"}] * 4 + [BEHAVIORS[2]], "times": -1})
-        place, book = settings(postgres_url, mock, tmp_path), {"clients": 50, "pause_s": 8.0}
+        place, book = settings(postgres_url, mock, tmp_path), {"clients": 35, "pause_s": 12.0}
         old = [await crew.start(f"old{n}", place, [DEPOSIT], **book) for n in range(WORKERS)]
         for hand in old:
             hand.begin()
         judge = await judge_of(postgres_url)
         await many_under_way(judge)
         for n, hand in enumerate(old):
-            (await crew.start(f"new{n}", place, [INVOICE, DEPOSIT], **book, each=1)).begin()
+            (await crew.start(f"new{n}", place, [INVOICE, DEPOSIT], clients=30, each=1)).begin()
             await hand.drain()
         left = len(await open_of(judge, "old"))
         await asyncio.gather(*(crew.hands[f"new{n}"].booked.wait() for n in range(WORKERS)))
@@ -175,7 +175,7 @@ async def another_alone(
 ) -> dict[str, Any]:
     """Those of version 1 are killed with much under way, another goes on alone; what is seen of it, and of the end."""
     mock.load({"match": {"op": "create"}, "behaviors": BEHAVIORS, "times": -1})
-    place, book = settings(url, mock, folder), {"clients": 100, "pause_s": 8.0}
+    place, book = settings(url, mock, folder), {"clients": 70, "pause_s": 12.0}
     old = [await crew.start(f"old{n}", place, [DEPOSIT], **book) for n in range(2)]
     for hand in old:
         hand.begin()
@@ -211,7 +211,7 @@ async def another_alone(
 @pytest.mark.evidence(
     target="version that nobody runs",
     answers=("R7.2", "G1", "G2", "G6"),
-    given="processes that run version 1 of a saga, killed with hundreds of appointments under way",
+    given="processes that run version 1 of a saga, killed with more than a hundred appointments under way",
     when="a process that has only version 2 goes on alone, and later one comes that has both",
     then="version 1 waits: nobody calls for it, workers and health say so; and it ends when one comes that runs it",
     seen_in="requests at the provider, `appointments workers`, health, state of the store",
@@ -240,7 +240,7 @@ async def test_control_one_version_for_all_is_found(postgres_url: str, tmp_path:
 @pytest.mark.evidence(
     target="two definitions under one name",
     answers=("R7.2", "G1", "G2", "G6"),
-    given="processes that run version 1 of a saga, killed with hundreds of appointments under way",
+    given="processes that run version 1 of a saga, killed with more than a hundred appointments under way",
     when="a process goes on alone that calls other steps version 1, and later one comes that has the steps",
     then="it books under its own definition and calls nobody for theirs; they end when one comes that has their steps",
     seen_in="requests at the provider, state of the store",
