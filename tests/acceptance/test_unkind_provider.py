@@ -101,7 +101,8 @@ async def test_a_breaker_opens_and_lets_one_probe_through(office: Office) -> Non
     Then nobody calls for 400 ms after the opening, one probe goes first, and all are confirmed in 3 attempts
     """
     office.provider.script("create", behaviors=[{"mode": "fail_then_succeed", "failures": 1}], times=3)
-    async with office.desk(concurrency=1, breaker_open_ms=400) as desk:
+    # A second attempt comes after the first ones of all: the three failures are in a row.
+    async with office.desk(concurrency=1, breaker_open_ms=400, backoff_ms=300) as desk:
         asked = [await desk.book(CHECK_UP, key=f"order-{n}") for n in range(10)]
         ends = [await desk.show(one.id, wait=WAIT_S) for one in asked]
     assert {end.state for end in ends} == {"confirmed"}

@@ -24,6 +24,8 @@ WORKERS = 4
 SEED = 20_261_125
 KILLS = 60
 """Of single workers; the others go on."""
+TRIES = 3
+"""A blow may miss the moment in which a planted bug does harm."""
 LEASE_S = 1.0
 RESTARTS = 4
 HEALED_WITHIN_S = 60.0
@@ -41,21 +43,21 @@ async def workers(store: str, mock: MockProvider, folder: Path, planted: str = "
 
 
 async def kill_one_after_the_other(
-    store: str, folder: Path, kills: int, planted: str = "", creates: int = 0
+    store: str, folder: Path, kills: int, planted: str = "", creates: int = 0, seed: int = SEED
 ) -> tuple[list[str], set[str]]:
     """Each worker again and again, 20 to 120 ms after its first acknowledgement, all four at once.
 
     `creates`: and not before so many more have reached the provider.
     """
-    print(f"seed {SEED}, {kills} kills")
+    print(f"seed {seed}, {kills} kills")
     async with MockProvider(secret=SECRET) as mock, workers(store, mock, folder, planted) as fleet:
         mock.load({"match": {"op": "create"}, "behaviors": FAULTS, "times": -1})
 
         async def kill_again_and_again(number: int, one: Victim) -> None:
-            chance = random.Random(SEED + number)
+            chance = random.Random(seed + number)
             for n in range(kills // WORKERS):
                 before = mock.calls().get("create", 0)
-                pid = await one.run(SEED + 1_000 * number + n)
+                pid = await one.run(seed + 1_000 * number + n)
                 while mock.calls().get("create", 0) < before + creates:
                     await asyncio.sleep(0.002)
                 await asyncio.sleep(chance.uniform(0.02, 0.12))  # the fault itself: a moment of work before the blow
@@ -64,7 +66,7 @@ async def kill_one_after_the_other(
 
         await asyncio.gather(*(kill_again_and_again(n, one) for n, one in enumerate(fleet)))
         mock.clear_scripts()
-        await fleet[0].run(SEED + 9_999, finish=True)
+        await fleet[0].run(seed + 9_999, finish=True)
         acknowledged = set[str]().union(*(one.acknowledged for one in fleet))
         return await violations(store, acknowledged, mock.ledger()), acknowledged
 
@@ -85,10 +87,16 @@ async def test_workers_that_are_killed_lose_nothing_and_book_nothing_twice(postg
 
 
 @pytest.mark.parametrize(("planted", "guarantee"), [("acknowledge_early", "G1"), ("fresh_ids", "G2")])
-async def test_control_a_planted_bug_is_found(postgres_url: str, tmp_path: Path, planted: str, guarantee: str) -> None:
-    creates = 3 * len(FAULTS) if planted == "fresh_ids" else 0
-    found, _ = await kill_one_after_the_other(postgres_url, tmp_path, 16, planted, creates)
-    assert any(line.startswith(guarantee) for line in found), found[:5]
+async def test_control_a_planted_bug_is_found(
+    postgres_server: PostgresServer, tmp_path: Path, planted: str, guarantee: str
+) -> None:
+    creates, found = 3 * len(FAULTS) if planted == "fresh_ids" else 0, list[str]()
+    for n in range(TRIES):
+        url = postgres_server.new_database(f"{planted}_{n}")
+        found, _ = await kill_one_after_the_other(url, tmp_path, 16, planted, creates, SEED + 100_000 * n)
+        if any(line.startswith(guarantee) for line in found):
+            return
+    raise AssertionError(f"{TRIES} times nothing of {guarantee}: {found[:5]}")
 
 
 @asynccontextmanager
