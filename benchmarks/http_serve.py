@@ -18,6 +18,8 @@ from appointments.access.tokens import TokenFile, token_file
 from appointments.http.app import application
 from appointments.http.server import listen, serve, url
 from domain.commands import BookAppointment
+from domain.provider import BookingDetails, Call, WriteOutcome
+from providers.local import LocalProvider
 from saga.clock import WallClock
 
 
@@ -30,6 +32,16 @@ def empty() -> FastAPI:
         return {"calendar": asked.calendar}
 
     return app
+
+
+class Forgetful(LocalProvider):
+    """A provider whose own memory is not measured: it forgets what it has booked."""
+
+    async def create(self, call: Call, details: BookingDetails) -> WriteOutcome:
+        """Book."""
+        answer = await super().create(call, details)
+        self._calendars.clear()
+        return answer
 
 
 async def product(store: Path, token: bool) -> None:
@@ -48,7 +60,7 @@ async def product(store: Path, token: bool) -> None:
     text = tokens.make(admin, "benchmark", "", clock.now(), None)[0] if token else ""
     access = Access(tokens, Throttle(None, 1), clock.now, None if token else admin)
     opened = listen("127.0.0.1", 0)
-    async with Orchestrator.open(settings, listen=False) as desk:
+    async with Orchestrator.open(settings, providers=(Forgetful("main"),), listen=False) as desk:
         app = application(desk, access, clock.now)
         await serve(app, opened, lambda: print(url(opened), text, os.getpid(), flush=True))
 

@@ -5,7 +5,7 @@ next input. Open-work rows are the timers, the queue and the recovery list.
 """
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -37,6 +37,8 @@ from store.port import Append, OpenWork, Store
 
 CONFLICTS_MAX = 20
 CACHE_MAX = 10_000
+"""States in memory; of what has ended no more than `ENDED_MAX`."""
+ENDED_MAX = 1_024
 DUE_BATCH = 128
 POLL_S = 1.0
 LOOK_S = 0.05
@@ -82,6 +84,7 @@ class Runtime:
         self._trace_context = trace_context
         self._plans: dict[str, SagaPlan] = {}
         self._cache: OrderedDict[UUID, Appointment] = OrderedDict()
+        self._at_rest: deque[UUID] = deque()
         self._locks: dict[UUID, tuple[asyncio.Lock, int]] = {}
         self._calling: dict[UUID, Write | Read] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -215,12 +218,21 @@ class Runtime:
         if turned.effect is not None:
             self.lanes.give_back(turned.effect.target, turned.state.tenant, self.clock.now(), None)
 
+    def _let_go(self, ended: UUID) -> None:
+        """What has ended is hardly asked for any more; the places are for what goes on."""
+        if (state := self._cache.get(ended)) is not None and state.state in SETTLED:
+            del self._cache[ended]
+
     def _durable(self, before: Appointment, turned: Turn, given: Input, name: str) -> None:
         state = turned.state
         self._cache[state.id] = state
         self._cache.move_to_end(state.id)
         if len(self._cache) > CACHE_MAX:
             self._cache.popitem(last=False)
+        if state.state in SETTLED:
+            self._at_rest.append(state.id)
+            if len(self._at_rest) > ENDED_MAX:
+                self._let_go(self._at_rest.popleft())
         if turned.effect is not None:
             self._calling[state.id] = turned.effect
             call = self._spawn(self._call(state, turned.effect, name))
