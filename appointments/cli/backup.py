@@ -20,7 +20,9 @@ from appointments.cli.ending import ExitCode
 from appointments.cli.progress import ProgressReport
 from appointments.cli.read import reading
 from appointments.cli.session import Session
+from appointments.settings import Settings
 from domain.errors import InvalidFields
+from projections.ownership import tenant_of
 from store.port import Store
 from store.sql import SqlStore
 
@@ -75,6 +77,8 @@ async def restore(
     for file in filter(None, (given, keys)):
         if not file.is_file():
             raise InvalidFields(f"there is no file {file}")
+    if session.settings.shard is not None:
+        await _check_kept_here(session.settings, given)
     store = await bootstrap.open_store(session.settings)
     try:
         with ProgressReport(session, "events copied", None) as report:
@@ -88,6 +92,20 @@ async def restore(
     finally:
         await store.close()
     return await _checked(session, session, copied)
+
+
+async def _check_kept_here(settings: Settings, given: Path) -> None:
+    """Raise `InvalidFields` for a copy with appointments that another shard keeps: two would carry them out."""
+    copy = await bootstrap.open_store(settings.model_copy(update={"store": f"sqlite:///{given}"}), read_only=True)
+    try:
+        after = None
+        while ids := await copy.streams(after):
+            for id in ids:
+                if (tenant := await tenant_of(copy, id)) is not None:
+                    settings.check_kept_here(tenant)
+            after = ids[-1]
+    finally:
+        await copy.close()
 
 
 def _in_tables(store: Store) -> SqlStore:

@@ -20,7 +20,7 @@ from appointments.bootstrap import open_store
 from appointments.sharding import shard_of
 from domain.identity import appointment_id
 from mocks import MockProvider
-from tests.integration.on_two_databases import environment, make_tokens, running
+from tests.integration.on_two_databases import environment, make_tokens, running, start
 from tests.postgres.server import PostgresServer
 
 pytestmark = pytest.mark.evidence(
@@ -164,3 +164,23 @@ async def test_a_worker_works_on_all_or_on_the_one_that_is_named(house: House) -
         assert re.findall(r"store +(\S+)", said) == ["north", "south"]
     async with running(folder, around, "worker", "--store", "south") as said:
         assert re.findall(r"store +(\S+)", said) == ["south"]
+
+
+async def test_a_copy_of_one_shard_fills_no_other(
+    house: House, postgres_server: PostgresServer, tmp_path: Path
+) -> None:
+    await house.book(OTHER, "order-1")
+    before = environment(house.settings, house.mock)
+    for words, store, expected in (
+        (("backup", "south.db"), "south", 0),
+        (("restore", "south.db"), "north", 2),
+        (("restore", "south.db"), "south", 0),
+    ):
+        around = before
+        if words[0] == "restore":
+            fresh = {name: postgres_server.new_database(f"{name}_{next(NUMBERS)}") for name in ("north", "south")}
+            around = {**before, "APPOINTMENTS_SHARDS": json.dumps(fresh)}
+        process = await start(tmp_path, around, *words, "--store", store)
+        _, said = await process.communicate()
+        assert process.returncode == expected, said.decode()
+        assert (f"tenant {OTHER} is kept by shard south" in said.decode()) is (expected == 2)
